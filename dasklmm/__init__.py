@@ -1,0 +1,61 @@
+"""Exact linear mixed models for association studies, out of core, on Dask, Zarr and xarray."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dasklmm.cluster import local_cluster
+    from dasklmm.datasets import simulate
+    from dasklmm.association import gwas
+    from dasklmm.lazy.eigen import eigendecompose
+    from dasklmm.lazy.kinship import kinship
+    from dasklmm.lazy.project import project
+    from dasklmm.model import LinearMixedModel, linear_mixed_model, linear_mixed_regression_rows
+    from dasklmm.readers.genotypes import open_genotypes
+    from dasklmm.readers.tables import read_table
+
+__version__ = "0.1.0"
+
+# Names are found on first use (PEP 562): `import dasklmm.numerics` needs NumPy and SciPy alone, and the
+# command line answers --help without importing Dask.
+_HOMES = {
+    "LinearMixedModel": "model",
+    "eigendecompose": "lazy.eigen",
+    "gwas": "association",
+    "kinship": "lazy.kinship",
+    "linear_mixed_model": "model",
+    "linear_mixed_regression_rows": "model",
+    "local_cluster": "cluster",
+    "open_genotypes": "readers.genotypes",
+    "project": "lazy.project",
+    "read_table": "readers.tables",
+    "simulate": "datasets",
+}
+
+__all__ = [
+    "LinearMixedModel",
+    "eigendecompose",
+    "gwas",
+    "kinship",
+    "linear_mixed_model",
+    "linear_mixed_regression_rows",
+    "local_cluster",
+    "open_genotypes",
+    "project",
+    "read_table",
+    "simulate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'dasklmm' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"dasklmm.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,56 @@
+"""What lies at a path, in a few lines for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+import dasklmm
+from dasklmm.errors import StoreError
+from dasklmm.outputs import versions
+from dasklmm.store.results import open_results
+
+
+def describe(path: str | None) -> Iterator[str]:
+    """Lines about genotypes, a table or results at `path`; without one, the versions in use."""
+    if path is None:
+        yield from (f"{name} {version}" for name, version in versions().items())
+        return
+    inner = Path(path) / "results.zarr"
+    try:
+        results = open_results(inner if inner.exists() else path)
+    except (StoreError, ValueError):
+        pass
+    else:
+        yield from _results(results)
+        return
+    if Path(path).is_file() and Path(path).suffix not in (".bed", ".vcf", ".bgen"):
+        table = dasklmm.read_table(path)
+        yield f"table of {len(table):,} samples"
+        for name in table.columns:
+            column = table[name]
+            yield f"  {name}: {column.dtype}, {int(column.isna().sum()):,} missing"
+        return
+    yield from _genotypes(dasklmm.open_genotypes(path))
+
+
+def _results(results: xr.Dataset) -> Iterator[str]:
+    attrs = results.attrs
+    yield f"results of {attrs['phenotype']}: {results.sizes['variant']:,} variants, {attrs['n']:,} samples"
+    yield f"  test {attrs['test']}, kinship {attrs['kinship']}, loco {attrs['loco']}, precision {attrs['precision']}"
+    yield f"  lambda_GC {attrs['lambda_gc']:.3f}, made {attrs['created']} by dasklmm {attrs['dasklmm_version']}"
+    for name, count in attrs["counts"].items():
+        yield f"  {name}: {count:,}"
+
+
+def _genotypes(ds: xr.Dataset) -> Iterator[str]:
+    dosage = ds["dosage"]
+    yield f"genotypes: {ds.sizes['variant']:,} variants, {ds.sizes['sample']:,} samples ({dosage.dtype})"
+    yield f"  {dosage.data.numblocks[0]:,} blocks of up to {dosage.data.chunksize[0]:,} variants"
+    names, counts = np.unique(ds["variant_contig"].values, return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:8]
+    shown = ", ".join(f"{names[i]} ({counts[i]:,})" for i in order)
+    yield f"  {names.size} contigs: {shown}{' …' if names.size > 8 else ''}"

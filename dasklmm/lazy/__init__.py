@@ -1,0 +1,1 @@
+"""Lazy maps of the numerics over chunks; no formula lives here."""

@@ -1,0 +1,159 @@
+"""Lazy tests of alternatives: a Dataset over `variant`, one task a block."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+
+from dasklmm import schema
+from dasklmm.errors import ShapeError
+from dasklmm.lazy import blocks
+from dasklmm.numerics.alternatives import check_block, test_block
+from dasklmm.numerics.records import STATUS_LABELS, AlternativeStats, AlternativeTest
+from dasklmm.numerics.scan import scan_block
+from dasklmm.numerics.tails import neg_log10, p_value
+
+TEST_COLUMNS = ("beta", "standard_error", "sigma_sq", "chi_sq", "p_value", "neg_log10_p_value")
+SCAN_COLUMNS = ("n", "effect_allele_frequency", *TEST_COLUMNS)
+
+ATTRIBUTES: Mapping[str, dict[str, str]] = {
+    "n": {"long_name": "samples with a call"},
+    "effect_allele_frequency": {"long_name": "frequency of the effect allele"},
+    "beta": {"long_name": "effect of one unit of the alternative (one copy of the effect allele)"},
+    "standard_error": {"long_name": "standard error of beta"},
+    "sigma_sq": {"long_name": "variance scale under the alternative"},
+    "chi_sq": {"long_name": "statistic of the test"},
+    "p_value": {"long_name": "p-value; 0 where it underflows"},
+    "neg_log10_p_value": {"long_name": "-log10 of the p-value; does not underflow"},
+    "status": {"long_name": "'ok', or why the row has no test"},
+}
+
+
+def columns_of(stats: AlternativeStats) -> np.ndarray:
+    """TEST_COLUMNS and status of a block, (variant, 7) float64."""
+    return np.column_stack(
+        [
+            stats.beta,
+            stats.standard_error,
+            stats.sigma_sq,
+            stats.chi_sq,
+            p_value(stats.log_p),
+            neg_log10(stats.log_p),
+            stats.status,
+        ]
+    )
+
+
+def _test_block(
+    pa: np.ndarray, a: np.ndarray | None = None, *, null: AlternativeTest
+) -> np.ndarray:
+    return columns_of(test_block(null, pa, a))
+
+
+def _scan_block(
+    block: np.ndarray, *, null: AlternativeTest, p: np.ndarray, samples: np.ndarray | None, **options: Any
+) -> np.ndarray:
+    scanned = scan_block(null, p, block, samples=samples, **options)
+    counted = np.column_stack([scanned.n, scanned.effect_allele_frequency])
+    return np.column_stack([counted, columns_of(scanned.tests)])
+
+
+def test_alternatives(
+    null: AlternativeTest,
+    pa: Any,
+    a: Any = None,
+    *,
+    dims: tuple[str, ...] | None = None,
+    partition_size: int | None = None,
+) -> xr.Dataset:
+    """Test rotated alternatives at the null's variance ratio. Lazy.
+
+    See :meth:`dasklmm.LinearMixedModel.fit_alternatives` for the arguments and the result.
+    """
+    r = null.weights.shape[0]
+    rows = schema.as_rows(
+        pa, "pa", (schema.VARIANT, schema.EIGEN), r, given=dims, partition_size=partition_size
+    )
+    plain = None
+    if a is not None:
+        given = None
+        if dims is not None:
+            given = tuple(schema.SAMPLE if d == schema.EIGEN else d for d in dims)
+        plain = schema.as_rows(
+            a, "a", (schema.VARIANT, schema.SAMPLE), null.n, given=given,
+            partition_size=partition_size,
+        )
+        if plain.shape[0] != rows.shape[0]:
+            raise ShapeError(
+                f"pa has {rows.shape[0]} variants and a has {plain.shape[0]}; both must be the same "
+                "alternatives, rotated and not."
+            )
+    check_block(null, rows.shape, None if plain is None else plain.shape)
+    arrays = [rows.data] if plain is None else [rows.data, plain.data]
+    data = blocks.map_variants(
+        _test_block, *arrays, label=f"test-{null.test}", width=len(TEST_COLUMNS) + 1, null=null
+    )
+    return dataset(data, TEST_COLUMNS, rows.coords, test=null.test)
+
+
+test_alternatives.__test__ = False  # type: ignore[attr-defined]  # not a test of this package
+
+
+def scan(
+    null: AlternativeTest,
+    p: Any,
+    dosage: da.Array,
+    *,
+    samples: np.ndarray | None,
+    intercept: bool,
+    mean_impute: bool = True,
+) -> da.Array:
+    """Rotate and test genotypes in one task a block. Lazy.
+
+    Returns
+    -------
+    dask.array.Array (variant, column)
+        SCAN_COLUMNS and status.
+    """
+    return blocks.map_variants(
+        _scan_block,
+        dosage,
+        label=f"scan-{null.test}",
+        width=len(SCAN_COLUMNS) + 1,
+        null=null,
+        p=p,
+        samples=samples,
+        intercept=intercept,
+        mean_impute=mean_impute,
+    )
+
+
+def dataset(
+    data: Any, columns: tuple[str, ...], coords: Mapping[Any, Any], **attributes: Any
+) -> xr.Dataset:
+    """Dataset over variant from a block result: one variable a column, the last one the status."""
+    variables: dict[str, Any] = {}
+    for j, name in enumerate(columns):
+        column = data[:, j]
+        variables[name] = (schema.VARIANT, column.astype(np.int64) if name == "n" else column)
+    codes = data[:, len(columns)]
+    status = (
+        codes.map_blocks(labels, dtype=labels(np.zeros(0)).dtype, token="status")
+        if isinstance(codes, da.Array)
+        else labels(codes)
+    )
+    variables["status"] = (schema.VARIANT, status)
+    out = xr.Dataset(variables, attrs=attributes)
+    for name, variable in out.data_vars.items():
+        variable.attrs.update(ATTRIBUTES[str(name)])
+    kept = {k: getattr(v, "variable", v) for k, v in coords.items()}
+    return out.assign_coords(kept)
+
+
+def labels(codes: np.ndarray) -> np.ndarray:
+    """Names of status codes."""
+    return np.array(STATUS_LABELS)[codes.astype(np.int8)]

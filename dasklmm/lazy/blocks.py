@@ -1,0 +1,141 @@
+"""The single wrapper through which every call on a block of variants goes."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+import threadpoolctl
+from dask.delayed import Delayed
+
+from dasklmm.store.arrays import StoredArray
+
+_lock = threading.Lock()
+_inside = 0
+_limiter: Any = None
+
+
+@functools.cache
+def _controller() -> threadpoolctl.ThreadpoolController:
+    return threadpoolctl.ThreadpoolController()
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Hold BLAS at one thread while any task of this process is inside.
+
+    Tasks run side by side, one a core; BLAS threads on top would only compete. The limit is one for the
+    whole process, so the first task in sets it and the last one out restores it.
+    """
+    global _inside, _limiter
+    with _lock:
+        if _inside == 0:
+            _limiter = _controller().limit(limits=1, user_api="blas")
+        _inside += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _inside -= 1
+            if _inside == 0:
+                _limiter.restore_original_limits()
+                _limiter = None
+
+
+class _BlockCall:
+    """A block function with its BLAS limited and its stored operands read; pickles with the function."""
+
+    def __init__(self, function: Callable[..., np.ndarray]) -> None:
+        self.function = function
+        self.__name__ = getattr(function, "__name__", "block")
+
+    def __call__(self, *blocks: np.ndarray, **operands: Any) -> np.ndarray:
+        loaded = {k: v.load() if isinstance(v, StoredArray) else v for k, v in operands.items()}
+        with one_blas_thread():
+            return self.function(*blocks, **loaded)
+
+
+def shared(value: Any) -> Any:
+    """Operand that every block of a graph reads: one key of the graph, or a handle of a stored array."""
+    if value is None or isinstance(value, (StoredArray, Delayed, bool, int, float, str)):
+        return value
+    if isinstance(value, da.Array):
+        return value.rechunk(-1).to_delayed().item()
+    return dask.delayed(value, traverse=False, name=f"operand-{dask.base.tokenize(value)}")
+
+
+def map_variants(
+    function: Callable[..., np.ndarray],
+    *arrays: da.Array,
+    label: str,
+    width: int,
+    dtype: Any = np.float64,
+    **operands: Any,
+) -> da.Array:
+    """Map a function over aligned blocks of variants, lazily.
+
+    Parameters
+    ----------
+    function : callable
+        Takes one block (variant, …) of each array and the operands; returns (variant, width).
+    arrays : dask.array.Array
+        Each (variant, …) in whole rows; the chunks of the first decide.
+    label : str
+        The stage's name, as the dashboard shows it.
+    width : int
+        Columns of the result.
+    operands : dict
+        Passed to every call; see :func:`shared`.
+
+    Returns
+    -------
+    dask.array.Array (variant, width)
+    """
+    rows = arrays[0].chunks[0]
+    aligned = [a if a.chunks[0] == rows else a.rechunk({0: rows}) for a in arrays]
+    return da.map_blocks(
+        _BlockCall(function),
+        *aligned,
+        dtype=dtype,
+        chunks=(rows, (width,)),
+        meta=np.empty((0, 0), dtype=dtype),
+        token=label,
+        **{k: shared(v) for k, v in operands.items()},
+    )
+
+
+def delayed_call(function: Callable[..., Any], label: str) -> Callable[..., Delayed]:
+    """Delayed form of a function of blocks, with its BLAS limited, named for the dashboard."""
+    call = _BlockCall(function)
+    call.__name__ = label
+    return dask.delayed(call, pure=False, traverse=False)
+
+
+def delayed_blocks(array: da.Array) -> list[Delayed]:
+    """Blocks of an array along its first dim, reading and work fused into one task each."""
+    (fused,) = dask.optimize(array)
+    return list(fused.to_delayed(optimize_graph=False)[:, 0])
+
+
+def tree_sum(parts: Sequence[Delayed], label: str, fan_in: int = 4) -> Delayed:
+    """Sum delayed values pairwise in a tree of fixed shape, so that rounding does not depend on timing."""
+    if not parts:
+        raise ValueError("tree_sum needs at least one part")
+    add = dask.delayed(_add, pure=False)
+    level = list(parts)
+    while len(level) > 1:
+        level = [
+            add(level[i : i + fan_in], dask_key_name=f"{label}-{dask.base.tokenize([p.key for p in level[i : i + fan_in]])}")
+            for i in range(0, len(level), fan_in)
+        ]
+    return level[0]
+
+
+def _add(parts: Sequence[Any]) -> Any:
+    return functools.reduce(lambda a, b: a + b, parts)

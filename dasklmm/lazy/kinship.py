@@ -1,0 +1,111 @@
+"""Kinship matrices from genotypes: Gram matrices of blocks of variants, summed in a tree."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import dask
+import dask.array as da
+import numpy as np
+import xarray as xr
+from dask.delayed import Delayed
+
+from dasklmm import schema
+from dasklmm.errors import KinshipError, OptionError
+from dasklmm.lazy import blocks
+from dasklmm.numerics.genotypes import Gram, gram
+
+Method = Literal["rrm", "grm", "centered"]
+METHODS: tuple[Method, ...] = ("rrm", "grm", "centered")
+PRECISIONS = {"single": np.float32, "double": np.float64}
+
+
+def check_method(method: str) -> None:
+    """Raise OptionError unless `method` names a kinship."""
+    if method not in METHODS:
+        raise OptionError(
+            f"kinship method is {method!r}; it is one of {', '.join(map(repr, METHODS))}."
+        )
+
+
+def working_dtype(precision: str) -> Any:
+    """float32 or float64 for "single" or "double"; OptionError otherwise."""
+    if precision not in PRECISIONS:
+        raise OptionError(f"precision is {precision!r}; it is 'single' or 'double'.")
+    return PRECISIONS[precision]
+
+
+def gram_matrix(
+    dosage: da.Array,
+    method: Method,
+    *,
+    samples: np.ndarray | None = None,
+    dtype: Any = np.float64,
+) -> Delayed:
+    """Gram matrix of all variants of a Dask array (variant, sample). Lazy; gives a `Gram`.
+
+    One task a block, each holding the block and one matrix of n^2 float64; a tree of sums over them.
+    """
+    call = blocks.delayed_call(_gram, "kinship")
+    columns = blocks.shared(samples)
+    parts = [call(part, method, dtype, columns) for part in blocks.delayed_blocks(dosage)]
+    return blocks.tree_sum(parts, "kinship-sum")
+
+
+def _gram(block: np.ndarray, method: Method, dtype: Any, samples: np.ndarray | None) -> Gram:
+    return gram(block, method, dtype, samples)
+
+
+def kinship(
+    ds: xr.Dataset, method: Method = "rrm", *, precision: str = "double"
+) -> xr.DataArray:
+    """Kinship of all samples of a genotype Dataset. Lazy.
+
+    Parameters
+    ----------
+    ds : Dataset
+        From `open_genotypes`: `dosage` (variant, sample).
+    method : {"rrm", "grm", "centered"}
+        "rrm": variants centred and scaled to unit sample variance (Hail's realized relationship matrix);
+        "grm": scaled by 2f(1-f) (GCTA, Hail's genetic relatedness matrix); "centered": centred only
+        (GEMMA -gk 1). K = Z Z^T / m over the variants that vary; missing dosages are the variant's mean.
+    precision : {"double", "single"}
+        Of the products inside a block; sums over blocks are float64.
+
+    Returns
+    -------
+    DataArray (sample_0, sample_1), float64
+        With coordinates sample_id_0 and sample_id_1. Cost sample^2 variant flop.
+
+    Raises
+    ------
+    OptionError
+        Unknown method or precision.
+    KinshipError
+        On computing: no variant varies.
+    """
+    check_method(method)
+    dtype = working_dtype(precision)
+    ids = schema.sample_ids(ds)
+    rows = schema.as_rows(ds["dosage"], "dosage", (schema.VARIANT, schema.SAMPLE), None)
+    n = rows.shape[1]
+    if rows.shape[0] == 0:
+        raise KinshipError("the genotypes hold no variant; a kinship needs at least one that varies.")
+    total = gram_matrix(rows.data, method, dtype=dtype)
+    matrix = da.from_delayed(dask.delayed(scaled)(total), (n, n), dtype=np.float64)
+    coords = {}
+    if ids is not None:
+        coords = {"sample_id_0": ("sample_0", ids), "sample_id_1": ("sample_1", ids)}
+    return xr.DataArray(
+        matrix, dims=("sample_0", "sample_1"), coords=coords, name="kinship", attrs={"method": method}
+    )
+
+
+def scaled(total: Gram) -> np.ndarray:
+    """K = Z Z^T / m of a Gram matrix; KinshipError where no variant was left."""
+    if total.n_variants == 0:
+        raise KinshipError(
+            "no variant varies among the samples, so there is no kinship. Check that the genotypes and the "
+            "samples belong together."
+        )
+    return total.matrix / total.n_variants

@@ -1,0 +1,60 @@
+"""Running lazy blocks to the end with a word on each that is done, on whatever scheduler is active."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import dask
+from dask.callbacks import Callback
+from dask.delayed import Delayed
+
+OnDone = Callable[[int, int], None]
+
+
+def active_client() -> Any:
+    """The active distributed client, or None; distributed is not imported where nobody has."""
+    import sys
+
+    if "distributed" not in sys.modules or dask.config.get("scheduler", None) not in (None, "distributed"):
+        return None
+    try:
+        return sys.modules["distributed"].get_client()
+    except ValueError:
+        return None
+
+
+def run_blocks(parts: Sequence[Delayed], on_done: OnDone | None = None) -> list[Any]:
+    """Compute delayed values and return them in order. Eager.
+
+    Parameters
+    ----------
+    parts : sequence of Delayed
+    on_done : callable (done, total), optional
+        Called as each finishes, from the thread that runs this function or a worker thread of it.
+    """
+    total = len(parts)
+    client = active_client()
+    if client is not None:
+        from distributed import as_completed
+
+        futures = client.compute(list(parts))
+        for done, future in enumerate(as_completed(futures), 1):
+            if future.status == "error":
+                client.cancel(futures)
+                future.result()
+            if on_done is not None:
+                on_done(done, total)
+        return list(client.gather(futures))
+    wanted = {part.key for part in parts}
+    done = 0
+
+    def finished(key: Any, *_: Any) -> None:
+        nonlocal done
+        if key in wanted:
+            done += 1
+            if on_done is not None:
+                on_done(done, total)
+
+    with Callback(posttask=finished):
+        return list(dask.compute(*parts, traverse=False))

@@ -1,0 +1,227 @@
+"""Tests of a block of alternatives at the null's variance ratio, by the Schur complement of the null.
+
+For an alternative a, with M = <X, X> = L L^T and z = L^-1 <X, y> of the null:
+u = <a, a> - |L^-1 <X, a>|^2 is what of a is left after X, v = <a, y> - (L^-1 <X, a>)^T z its product with
+what of y is left; then beta = v/u and the residual sum of squares falls by v^2/u (mathematics of
+``docs``; checked against Hail 0.2.93, GEMMA 0.98.5 and FaST-LMM 0.6.13).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg
+
+from dasklmm.errors import CovariateError, OptionError, RankError, ShapeError
+from dasklmm.numerics.records import (
+    AlternativeStats,
+    AlternativeTest,
+    Float,
+    RotatedData,
+    Status,
+)
+from dasklmm.numerics.reml import evaluate
+from dasklmm.numerics.tails import log_sf_chi2_1, log_sf_f1
+
+Test = Literal["lrt", "wald", "score"]
+TESTS: tuple[Test, ...] = ("lrt", "wald", "score")
+
+# Bytes of a tile of rows in float64: it must stay in a core's L2 cache. Measured on 2,000 eigenvectors:
+# 3.5 GB/s of float32 a core at 256 KB, 2.8 at 128 KB; sums are float64 throughout.
+TILE_BYTES = 256 * 1024
+
+
+def alternative_test(data: RotatedData, log_gamma: float, test: Test = "lrt") -> AlternativeTest:
+    """Prepare the test of alternatives at a fixed variance ratio.
+
+    Parameters
+    ----------
+    data : RotatedData
+    log_gamma : float
+        From the REML fit for "lrt" and "wald", from the ML fit for "score".
+    test : {"lrt", "wald", "score"}
+
+    Returns
+    -------
+    AlternativeTest
+        Cost O((eigen + sample) covariate^2), once.
+
+    Raises
+    ------
+    OptionError
+        Unknown test.
+    CovariateError
+        No degree of freedom is left for an alternative.
+    """
+    if test not in TESTS:
+        raise OptionError(f"test is {test!r}; it is one of {', '.join(map(repr, TESTS))}.")
+    if data.n - data.f - 1 < 1:
+        raise CovariateError(
+            f"{data.n} samples and {data.f} covariates leave no degree of freedom for an alternative; "
+            f"at least {data.f + 2} samples are needed."
+        )
+    at = evaluate(data, log_gamma)
+
+    def stacked(y: Float, x: Float) -> Float:
+        return np.column_stack([y, linalg.solve_triangular(at.cholesky, x.T, lower=True).T])
+
+    direct = None
+    if data.y is not None and data.x is not None:
+        direct = at.metric.identity * stacked(data.y, data.x)
+    return AlternativeTest(
+        test=test,
+        weights=np.ascontiguousarray(at.metric.rotated[:, None] * stacked(data.py, data.px)),
+        direct=direct,
+        square_weights=at.metric.rotated,
+        identity=at.metric.identity,
+        z=at.z,
+        rss=at.rss,
+        n=data.n,
+        f=data.f,
+    )
+
+
+def test_block(
+    null: AlternativeTest, pa: NDArray[Any], a: NDArray[Any] | None = None
+) -> AlternativeStats:
+    """Test every row of a block.
+
+    Parameters
+    ----------
+    null : AlternativeTest
+    pa : ndarray (variant, eigen), float32 or float64
+        Rotated alternatives.
+    a : ndarray (variant, sample), optional
+        The same alternatives unrotated; needed exactly by a low-rank model.
+
+    Returns
+    -------
+    AlternativeStats
+        One pass over the block in tiles that stay in cache, sums in float64; cost
+        O(variant (eigen + sample) covariate). A row that is not finite, or lies in the span of the
+        covariates, has a status and NaN; its neighbours are untouched.
+
+    Raises
+    ------
+    RankError
+        `a` missing for a low-rank model, or given for a full-rank one.
+    ShapeError
+        Numbers of eigenvectors, samples or variants that disagree.
+    """
+    check_block(null, pa.shape, None if a is None else a.shape)
+    products = np.empty((pa.shape[0], 1 + null.f))
+    squares = np.empty(pa.shape[0])
+    with np.errstate(invalid="ignore", over="ignore"):
+        _accumulate(pa, null.weights, null.square_weights, products, squares, add=False)
+        if a is not None and null.direct is not None:
+            plain = np.full(a.shape[1], null.identity)
+            _accumulate(a, null.direct, plain, products, squares, add=True)
+    stored = np.result_type(pa, np.float32)
+    return alternative_stats(null, products, squares, collinearity_tolerance(stored, pa.shape[1]))
+
+
+test_block.__test__ = False  # type: ignore[attr-defined]  # a test of variants, not of this package
+
+
+def check_block(
+    null: AlternativeTest, pa: tuple[int, ...], a: tuple[int, ...] | None
+) -> None:
+    """Refuse blocks whose shapes do not belong to the null model; see :func:`test_block`."""
+    r = null.weights.shape[0]
+    if null.low_rank and a is None:
+        raise RankError(
+            "the model is low rank, so the unrotated alternatives are needed beside the rotated ones: "
+            f"give a with {null.n} samples."
+        )
+    if a is not None and not null.low_rank:
+        raise RankError(
+            "the model is full rank, so a must not be given: the rotated alternatives say everything."
+        )
+    if len(pa) != 2 or pa[1] != r:
+        raise ShapeError(
+            f"rotated alternatives of shape {tuple(pa)} (variant, eigen) do not belong to a model of {r} "
+            f"eigenvectors; shape (m, {r}) is needed."
+        )
+    if a is not None and tuple(a) != (pa[0], null.n):
+        raise ShapeError(
+            f"alternatives of shape {tuple(a)} (variant, sample) do not match rotated ones of shape "
+            f"{tuple(pa)} and {null.n} samples; shape ({pa[0]}, {null.n}) is needed."
+        )
+
+
+def _accumulate(
+    block: NDArray[Any],
+    weights: Float,
+    square_weights: Float,
+    products: Float,
+    squares: Float,
+    add: bool,
+) -> None:
+    rows = max(1, TILE_BYTES // (8 * max(1, block.shape[1])))
+    tile = np.empty((min(rows, block.shape[0]), block.shape[1]))
+    for start in range(0, block.shape[0], rows):
+        part = slice(start, start + rows)
+        t = tile[: block[part].shape[0]]
+        t[...] = block[part]
+        product = t @ weights
+        np.multiply(t, t, out=t)
+        square = t @ square_weights
+        if add:
+            products[part] += product
+            squares[part] += square
+        else:
+            products[part] = product
+            squares[part] = square
+
+
+def collinearity_tolerance(stored: np.dtype[Any], r: int) -> float:
+    """Share u/q of an alternative below which it counts as lying in the span of the covariates.
+
+    Rotation stored with precision eps leaves each of r elements an error of some eps |a|, so that a
+    vector in the span keeps u/q of about r eps^2; sums in float64 leave 1e-13.
+    """
+    return max(1e-11, 16.0 * r * float(np.finfo(stored).eps) ** 2)
+
+
+def alternative_stats(
+    null: AlternativeTest, products: Float, squares: Float, tolerance: float
+) -> AlternativeStats:
+    """Statistics of alternatives from their inner products with the null.
+
+    Parameters
+    ----------
+    null : AlternativeTest
+    products : ndarray (variant, 1 + covariate)
+        <a, y> and L^-1 <X, a>.
+    squares : ndarray (variant)
+        <a, a>.
+    tolerance : float
+        See :func:`collinearity_tolerance`.
+    """
+    dof = null.n - null.f - 1
+    c = products[:, 1:]
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        u = squares - np.einsum("ij,ij->i", c, c)
+        v = products[:, 0] - c @ null.z
+        status = np.zeros(u.shape[0], dtype=np.int8)
+        status[~(u > tolerance * squares)] = Status.COLLINEAR_WITH_COVARIATES
+        status[squares == 0.0] = Status.CONSTANT
+        status[~(np.isfinite(squares) & np.isfinite(products).all(axis=1))] = Status.NOT_FINITE
+        u = np.where(status == Status.OK, u, np.nan)
+        beta = v / u
+        # share of the null's residual sum of squares that the alternative explains, in [0, 1]
+        share = np.minimum(v * beta / null.rss, 1.0)
+        sigma_sq = null.rss * (1.0 - share) / dof
+        standard_error = np.sqrt(sigma_sq / u)
+        if null.test == "lrt":
+            chi_sq = -null.n * np.log1p(-share)
+            log_p = log_sf_chi2_1(chi_sq)
+        elif null.test == "wald":
+            chi_sq = dof * share / (1.0 - share)
+            log_p = log_sf_f1(chi_sq, dof)
+        else:
+            chi_sq = null.n * share
+            log_p = log_sf_f1(chi_sq, dof)
+    return AlternativeStats(beta, standard_error, sigma_sq, chi_sq, log_p, status)

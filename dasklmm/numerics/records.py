@@ -1,0 +1,211 @@
+"""Frozen records that travel between the steps of an analysis: from the rotated data to a block's tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float = NDArray[np.float64]
+
+
+class Status(IntEnum):
+    """Why an alternative has, or has not, a test; stored as int8, shown by its lower-case name."""
+
+    OK = 0
+    CONSTANT = 1
+    ALL_MISSING = 2
+    COLLINEAR_WITH_COVARIATES = 3
+    MISSING_DOSAGE = 4
+    NOT_FINITE = 5
+
+    @property
+    def label(self) -> str:
+        """Name shown to people, for example ``"all_missing"``."""
+        return self.name.lower()
+
+
+STATUS_LABELS: tuple[str, ...] = tuple(status.label for status in Status)
+
+
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    """Eigenpairs of a kinship matrix K, eigenvalues descending.
+
+    Attributes
+    ----------
+    p : ndarray (eigen, sample), float64
+        Eigenvectors as rows; ``p @ z`` rotates the columns of z.
+    s : ndarray (eigen), float64
+        Eigenvalues of K.
+    n_dropped : int
+        Pairs left out by truncation or for their condition.
+    largest_dropped : float
+        The largest eigenvalue left out, NaN if none was.
+    """
+
+    p: Float
+    s: Float
+    n_dropped: int = 0
+    largest_dropped: float = float("nan")
+
+
+@dataclass(frozen=True, eq=False)
+class RotatedData:
+    """Response and design of one null model, rotated by the eigenvectors of its kinship.
+
+    Built by :func:`dasklmm.numerics.design.rotated_data`, which checks it.
+
+    Attributes
+    ----------
+    py : ndarray (eigen)
+    px : ndarray (eigen, covariate)
+    s : ndarray (eigen)
+        Eigenvalues of the kinship, not negative.
+    y, x : ndarray (sample), (sample, covariate), or None
+        The unrotated data, present exactly in a low-rank model.
+    xtx, xty, yty : ndarray (covariate, covariate), (covariate), float
+        Plain cross products; in a full-rank model P is orthogonal and the rotated data give them.
+    n : int
+        Number of samples.
+    """
+
+    py: Float
+    px: Float
+    s: Float
+    y: Float | None
+    x: Float | None
+    xtx: Float
+    xty: Float
+    yty: float
+    n: int
+
+    @property
+    def low_rank(self) -> bool:
+        """Whether only the leading eigenpairs are kept, so that y, X and A are needed unrotated."""
+        return self.y is not None
+
+    @property
+    def f(self) -> int:
+        """Number of fixed effects (columns of X)."""
+        return int(self.px.shape[1])
+
+    @property
+    def r(self) -> int:
+        """Number of eigenpairs."""
+        return int(self.s.shape[0])
+
+
+@dataclass(frozen=True, eq=False)
+class NullFit:
+    """The fitted null model; never changed after it is made.
+
+    Attributes
+    ----------
+    beta : ndarray (covariate)
+        Fixed effects, in units of y per unit of x.
+    sigma_sq, tau_sq : float
+        Variance of the random effect's scale and of the noise: V = sigma_sq K + tau_sq I.
+    log_gamma : float
+        Natural logarithm of the variance ratio gamma = sigma_sq / tau_sq.
+    h_sq, h_sq_standard_error : float
+        gamma / (1 + gamma), and its standard error (NaN where gamma was given or is at a bound).
+    log_likelihood : float
+        The criterion's log likelihood at the fit, constants included.
+    criterion : str
+        ``"reml"`` or ``"ml"``.
+    estimated : bool
+        False where gamma was given.
+    at_boundary : bool
+        The optimum lies at a bound of the search.
+    optimize_result : scipy.optimize.OptimizeResult or None
+    """
+
+    beta: Float
+    sigma_sq: float
+    tau_sq: float
+    log_gamma: float
+    h_sq: float
+    h_sq_standard_error: float
+    log_likelihood: float
+    criterion: str
+    estimated: bool
+    at_boundary: bool
+    optimize_result: Any
+
+    @property
+    def gamma(self) -> float:
+        """Variance ratio sigma_sq / tau_sq."""
+        return float(np.exp(self.log_gamma))
+
+
+@dataclass(frozen=True, eq=False)
+class AlternativeTest:
+    """What a block of alternatives needs from the null model to be tested at its variance ratio.
+
+    Built by :func:`dasklmm.numerics.alternatives.alternative_test`; a few columns, whatever the number of
+    alternatives.
+
+    Attributes
+    ----------
+    test : str
+        ``"lrt"``, ``"wald"`` or ``"score"``.
+    weights : ndarray (eigen, 1 + covariate)
+        diag(d - gamma l) [Py, PX L^-T].
+    direct : ndarray (sample, 1 + covariate) or None
+        gamma [y, X L^-T]; None in a full-rank model.
+    square_weights : ndarray (eigen)
+        d - gamma l.
+    identity : float
+        gamma l: the weight of plain inner products, 0 in a full-rank model.
+    z : ndarray (covariate)
+        L^-1 <X, y>.
+    rss : float
+        Weighted residual sum of squares of the null.
+    n, f : int
+        Samples and fixed effects of the null.
+    """
+
+    test: str
+    weights: Float
+    direct: Float | None
+    square_weights: Float
+    identity: float
+    z: Float
+    rss: float
+    n: int
+    f: int
+
+    @property
+    def low_rank(self) -> bool:
+        """Whether the unrotated alternatives are needed beside the rotated ones."""
+        return self.direct is not None
+
+
+@dataclass(frozen=True, eq=False)
+class AlternativeStats:
+    """Estimates and tests of a block of alternatives; each array has shape (variant).
+
+    Attributes
+    ----------
+    beta, standard_error : ndarray, float64
+        Effect of one unit of the alternative, and its standard error, in units of y.
+    sigma_sq : ndarray, float64
+        Variance scale refitted under the alternative.
+    chi_sq : ndarray, float64
+        The test's statistic: likelihood ratio, Wald F, or score F.
+    log_p : ndarray, float64
+        Natural logarithm of the p-value; does not underflow.
+    status : ndarray, int8
+        :class:`Status`; wherever it is not OK every estimate is NaN.
+    """
+
+    beta: Float
+    standard_error: Float
+    sigma_sq: Float
+    chi_sq: Float
+    log_p: Float
+    status: NDArray[np.int8]

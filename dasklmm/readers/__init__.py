@@ -1,0 +1,1 @@
+"""Sources of genotypes and tables; one module a format."""

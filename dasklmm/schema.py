@@ -1,0 +1,186 @@
+"""Names of dimensions and variables, and the joining of everything by sample id."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+import zarr
+
+from dasklmm.errors import DimensionError, SampleError, ShapeError
+from dasklmm.lazy import budget
+from dasklmm.store import arrays
+
+SAMPLE, VARIANT, EIGEN = "sample", "variant", "eigen"
+
+VARIANT_COORDS = (
+    "variant_contig",
+    "variant_position",
+    "variant_id",
+    "variant_effect_allele",
+    "variant_other_allele",
+)
+
+
+def as_rows(
+    source: Any,
+    name: str,
+    dims: tuple[str, str],
+    size: int | None,
+    *,
+    given: Sequence[str] | None = None,
+    partition_size: int | None = None,
+) -> xr.DataArray:
+    """Any of the accepted forms of a matrix, as a lazy DataArray of whole rows.
+
+    Parameters
+    ----------
+    source : str, Path, zarr.Array, dask.array.Array, xarray.DataArray or numpy.ndarray
+        A path or URL names a Zarr array, or a group that holds the array `name`.
+    name : str
+        Argument's name, for messages.
+    dims : (str, str)
+        Wanted dims, rows first, for example ("variant", "eigen").
+    size : int or None
+        Expected length of the second dim; None where any will do.
+    given : sequence of str, optional
+        Dims of a source that has no names, in its own order. Without it they are told from the shape.
+    partition_size : int, optional
+        Rows of a block. Default: the source's chunks, within the memory budget of a task.
+
+    Returns
+    -------
+    xarray.DataArray
+        Dask-backed, dims in the wanted order, the second dim in one chunk. Nothing is read.
+
+    Raises
+    ------
+    DimensionError
+        Dims unknown, or not to be told from the shape.
+    ShapeError
+        The second dim has another length than expected.
+    """
+    if partition_size is not None and partition_size < 1:
+        raise ShapeError(
+            f"partition_size is {partition_size}; the number of variants of a task must be positive."
+        )
+    coords: Mapping[Hashable, Any] = {}
+    array = source
+    if isinstance(source, xr.DataArray):
+        names, array = tuple(str(d) for d in source.dims), source.data
+        coords = {k: v for k, v in source.coords.items() if v.dims == (dims[0],)}
+    else:
+        if not isinstance(source, (zarr.Array, da.Array, np.ndarray)):
+            array = arrays.open_array(source, name)
+        stored = getattr(getattr(array, "metadata", None), "dimension_names", None)
+        if given is None and stored and all(stored):
+            given = stored
+        names = _dims_of(array.shape, name, dims, size) if given is None else tuple(given)
+    if len(array.shape) != 2 or sorted(names) != sorted(dims):
+        raise DimensionError(
+            f"{name} has dims {names} and shape {tuple(array.shape)}; the dims {dims} are needed, in any "
+            "order. Rename them, or give dims=."
+        )
+    row = names.index(dims[0])
+    if size is not None and array.shape[1 - row] != size:
+        raise ShapeError(
+            f"{name} has {array.shape[1 - row]} along {dims[1]!r} (shape {tuple(array.shape)}, dims {names}); "
+            f"the model has {size}. Give the {name} of the same samples and the same eigenvectors."
+        )
+    data = _whole_rows(array, row, partition_size)
+    return xr.DataArray(data, dims=dims, coords=coords, name=name)
+
+
+def _dims_of(
+    shape: tuple[int, ...], name: str, dims: tuple[str, str], size: int | None
+) -> tuple[str, ...]:
+    if len(shape) != 2:
+        raise DimensionError(f"{name} has shape {shape}; two dims, {dims}, are needed.")
+    if size is None or shape[0] == shape[1] == size:
+        raise DimensionError(
+            f"{name} has shape {shape} and no dim names, so it cannot be told which of {dims} comes first. "
+            f"Give dims={dims} or dims={dims[::-1]}, an xarray.DataArray, or a Zarr array with "
+            "dimension_names."
+        )
+    if size not in shape:
+        raise ShapeError(
+            f"{name} has shape {shape}; one side must be the model's {size} along {dims[1]!r}."
+        )
+    return dims if shape[1] == size else dims[::-1]
+
+
+def _whole_rows(array: Any, row: int, partition_size: int | None) -> da.Array:
+    """Dask array with rows first, blocks of whole rows."""
+    if isinstance(array, da.Array):
+        data = array if row == 0 else array.T
+        chunks: Any = data.chunks[0] if partition_size is None else partition_size
+        return data.rechunk({0: chunks, 1: -1})
+    m, width = array.shape[row], array.shape[1 - row]
+    if partition_size is None:
+        stored = array.chunks[row] if isinstance(array, zarr.Array) else 1
+        partition_size = budget.rows_per_task(width * array.dtype.itemsize, stored, m)
+    chunks = (partition_size, -1) if row == 0 else (-1, partition_size)
+    # a fresh name: the content behind a path can change, and Dask answers equal names from its cache
+    data = da.from_array(
+        array, chunks=chunks, name=False, inline_array=isinstance(array, zarr.Array), meta=_meta(array)
+    )
+    return data if row == 0 else data.T
+
+
+def _meta(array: Any) -> np.ndarray:
+    return np.empty((0, 0), dtype=array.dtype)
+
+
+def sample_ids(array: xr.DataArray | xr.Dataset, coord: str = "sample_id") -> np.ndarray | None:
+    """Sample ids of a named array as strings, or None where it has none; duplicates are refused."""
+    if coord not in array.coords:
+        return None
+    ids = np.asarray(array.coords[coord].values, dtype=str)
+    check_unique(ids, "the genotypes" if isinstance(array, xr.Dataset) else "the array")
+    return ids
+
+
+def check_unique(ids: np.ndarray, what: str) -> None:
+    """Raise SampleError that names the ids standing more than once."""
+    values, counts = np.unique(ids, return_counts=True)
+    if (counts > 1).any():
+        repeated = values[counts > 1]
+        raise SampleError(
+            f"{what} have {repeated.size} sample ids that stand more than once, for example "
+            f"{', '.join(map(repr, repeated[:3].tolist()))}; every id must be unique. Rename or drop them."
+        )
+
+
+def positions(wanted: np.ndarray, available: np.ndarray, what: str) -> np.ndarray:
+    """Index of each wanted sample id among the available ones; SampleError names those that are absent."""
+    order = np.argsort(available, kind="stable")
+    place = np.minimum(np.searchsorted(available, wanted, sorter=order), max(available.size - 1, 0))
+    index = order[place] if available.size else np.zeros(wanted.size, dtype=np.intp)
+    absent = wanted[available[index] != wanted] if available.size else wanted
+    if absent.size:
+        raise SampleError(
+            f"{absent.size} of {wanted.size} samples are not in {what} ({available.size} samples), for "
+            f"example {', '.join(map(repr, absent[:3].tolist()))}. Check that both use the same ids."
+        )
+    return np.asarray(index, dtype=np.intp)
+
+
+def kinship_ids(k: xr.DataArray) -> np.ndarray | None:
+    """Sample ids of a kinship; SampleError where those of its rows and columns differ."""
+    rows, columns = sample_ids(k, "sample_id_0"), sample_ids(k, "sample_id_1")
+    if rows is not None and columns is not None and not np.array_equal(rows, columns):
+        raise SampleError(
+            "the kinship's sample_id_0 and sample_id_1 differ; rows and columns must be the same samples in "
+            "the same order. Select both alike."
+        )
+    return rows if rows is not None else sample_ids(k)
+
+
+def take(rows: da.Array, index: np.ndarray) -> da.Array:
+    """Rows at rising positions; a run of neighbours is a slice, which reads nothing beside it."""
+    if index.size and index[-1] - index[0] + 1 == index.size:
+        return rows[int(index[0]) : int(index[-1]) + 1]
+    return rows[index]

@@ -1,0 +1,218 @@
+"""Zarr arrays of the package: written with dimension names, opened by path, read once a process."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import uuid
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+import zarr
+
+from dasklmm.errors import DimensionError, StoreError
+
+
+def open_array(path: str | Path, name: str = "array") -> zarr.Array:
+    """Open a Zarr array for reading.
+
+    Parameters
+    ----------
+    path : str or Path
+        Path or URL of an array, or of a group that holds the array `name` (or a single array).
+
+    Raises
+    ------
+    StoreError
+        Nothing there, or a group without such an array.
+    """
+    if not isinstance(path, (str, Path)):
+        raise DimensionError(
+            f"{name} is a {type(path).__name__}; a path or URL of a Zarr array, a zarr.Array, a Dask array, "
+            "an xarray.DataArray or a NumPy array is needed."
+        )
+    try:
+        node = zarr.open(str(path), mode="r")
+    except (FileNotFoundError, ValueError) as error:
+        raise StoreError(
+            f"{name}: no Zarr array at {str(path)!r}. Give the path that it was written to."
+        ) from error
+    if isinstance(node, zarr.Array):
+        return node
+    held = dict(node.arrays())
+    if name in held:
+        return held[name]
+    if len(held) == 1:
+        return next(iter(held.values()))
+    raise StoreError(
+        f"{name}: the Zarr group at {str(path)!r} holds {sorted(held) or 'no array'}; an array is needed. "
+        f"Give {str(path).rstrip('/')}/NAME."
+    )
+
+
+def write_array(
+    path: str | Path,
+    array: np.ndarray,
+    dims: tuple[str, ...],
+    *,
+    overwrite: bool = False,
+    chunk_bytes: int = 16 * 1024**2,
+    attributes: dict[str, Any] | None = None,
+) -> zarr.Array:
+    """Write an in-memory array in blocks of whole rows.
+
+    Parameters
+    ----------
+    path : str or Path
+        Path or URL.
+    array : ndarray
+    dims : tuple of str
+        Names kept as ``dimension_names``.
+    overwrite : bool
+        Replace what is there; otherwise StoreError.
+    chunk_bytes : int
+        Size of a chunk, about.
+    """
+    row_bytes = max(1, array.nbytes // max(1, array.shape[0]))
+    rows = max(1, min(array.shape[0], chunk_bytes // row_bytes))
+    target = create_array(
+        path, array.shape, array.dtype, dims, overwrite=overwrite, chunks=(rows, *array.shape[1:]),
+        attributes=attributes,
+    )  # fmt: skip
+    target[...] = array
+    return open_array(path)
+
+
+def create_array(
+    path: str | Path,
+    shape: tuple[int, ...],
+    dtype: Any,
+    dims: tuple[str, ...],
+    *,
+    overwrite: bool = False,
+    chunks: tuple[int, ...],
+    attributes: dict[str, Any] | None = None,
+) -> zarr.Array:
+    """Create an empty Zarr array, format 3, with a checksum.
+
+    Floats of a rotation do not compress, so there is a crc32c and no compressor; missing chunks read NaN.
+    """
+    if not overwrite and exists(path):
+        raise StoreError(f"{str(path)!r} exists already. Give another path, or overwrite=True.")
+    return zarr.create_array(
+        str(path),
+        shape=shape,
+        dtype=dtype,
+        chunks=tuple(max(1, c) for c in chunks),
+        dimension_names=dims,
+        compressors=[zarr.codecs.Crc32cCodec()],
+        fill_value=np.nan,
+        overwrite=overwrite,
+        attributes=attributes or {},
+        config={"write_empty_chunks": True},
+    )
+
+
+def exists(path: str | Path) -> bool:
+    """Whether a Zarr array or group lies at `path`."""
+    try:
+        zarr.open(str(path), mode="r")
+    except (FileNotFoundError, ValueError):
+        return False
+    return True
+
+
+class StoredArray:
+    """Handle of a stored operand: small in a graph, read once by each process and kept.
+
+    The key is made with the handle, so that an array written anew under the same path is read anew.
+    """
+
+    _kept: ClassVar[OrderedDict[str, np.ndarray]] = OrderedDict()
+    _lock = threading.Lock()
+    _limit = 2
+
+    def __init__(self, array: zarr.Array, dtype: Any = None) -> None:
+        self.array = array
+        self.dtype = np.dtype(dtype or array.dtype)
+        self.key = uuid.uuid4().hex
+
+    def __dask_tokenize__(self) -> str:
+        return self.key
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the array."""
+        return self.array.shape
+
+    def load(self) -> np.ndarray:
+        """The array in memory, read at the first call in this process; read-only."""
+        with StoredArray._lock:
+            kept = StoredArray._kept
+            if self.key not in kept:
+                value = np.ascontiguousarray(self.array[...], dtype=self.dtype)
+                value.setflags(write=False)
+                kept[self.key] = value
+                while len(kept) > StoredArray._limit:
+                    kept.popitem(last=False)
+            kept.move_to_end(self.key)
+            return kept[self.key]
+
+
+def open_kinship(path: str | Path) -> xr.DataArray:
+    """Kinship written by `write_kinship`: a lazy DataArray (sample_0, sample_1) with its sample ids.
+
+    Raises
+    ------
+    StoreError
+        Nothing there, or no kinship with ids.
+    """
+    try:
+        group = zarr.open_group(str(path), mode="r")
+    except FileNotFoundError as error:
+        raise StoreError(f"there is no kinship at {str(path)!r}. Give the path of a Zarr group.") from error
+    held = dict(group.arrays())
+    if not {"kinship", "sample_id"} <= set(held):
+        raise StoreError(
+            f"the Zarr group at {str(path)!r} holds {sorted(held)}; a kinship needs 'kinship' and 'sample_id'."
+        )
+    ids = np.array(held["sample_id"][...].tolist(), dtype=str)
+    return xr.DataArray(
+        da.from_array(held["kinship"], name=False, inline_array=True),
+        dims=("sample_0", "sample_1"),
+        coords={"sample_id_0": ("sample_0", ids), "sample_id_1": ("sample_1", ids)},
+        name="kinship",
+        attrs=dict(group.attrs),
+    )
+
+
+def write_kinship(kinship: xr.DataArray, path: str | Path, *, overwrite: bool = False) -> None:
+    """Write a kinship with its sample ids as a Zarr group. Eager: computes it."""
+    if not overwrite and exists(path):
+        raise StoreError(f"{str(path)!r} exists already. Give another path, or overwrite=True.")
+    values = np.asarray(kinship.values, dtype=np.float64)
+    group = zarr.open_group(str(path), mode="w")
+    group.attrs.update({str(k): v for k, v in kinship.attrs.items()})
+    ids = np.asarray(kinship["sample_id_0"].values, dtype=str).astype(np.dtypes.StringDType())
+    group.create_array("sample_id", data=ids, dimension_names=["sample_0"])
+    write_array(f"{str(path).rstrip('/')}/kinship", values, ("sample_0", "sample_1"), overwrite=True)
+
+
+@contextmanager
+def scratch(store: str | Path | None) -> Iterator[Path | None]:
+    """Folder beside a local store for what only the run needs; removed at the end. None otherwise."""
+    if store is None or "://" in str(store):
+        yield None
+        return
+    folder = Path(f"{store}.scratch")
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
