@@ -13,7 +13,8 @@ from dasklmm.numerics.genotypes import block_statistics, centered, imputed
 from dasklmm.numerics.records import AlternativeStats, AlternativeTest, Float, Status
 
 # Variants rotated by one matrix product. Fixed, and padded at the end of a block, so that every variant
-# goes through a product of the same shape and its numbers do not depend on how the data are chunked.
+# goes through a product of the same shape: in double precision its bits then do not depend on how the data
+# are chunked (OpenBLAS 0.3.31), in single they still depend on its place among the kernel's columns.
 TILE_VARIANTS = 256
 
 

@@ -39,8 +39,8 @@ def test_same_seed_same_cohort_and_another_seed_another():
 def test_numbers_of_a_seed_stay():
     """A change here changes every published simulation: say so in the release notes."""
     cohort = simulate_cohort(6, 8, n_contigs=2, n_causal=2, seed=1)
-    assert cohort.calls.sum(axis=1).tolist() == PINNED_SUMS
-    assert cohort.variant_position.tolist() == PINNED_POSITIONS
+    assert cohort.calls.sum(axis=1).tolist() == [9, 1, 4, 0, 5, 7, 1, 12]
+    assert cohort.variant_position.tolist() == [2665, 3422, 5567, 18655, 29514, 1850, 4330, 30422]
 
 
 def test_shapes_and_names(cohort):

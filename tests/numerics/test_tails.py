@@ -76,12 +76,13 @@ def test_chi2_near_one_agrees_with_mpmath(x):
     assert relative_error(log_sf_chi2_1(x), mp_log_sf_chi2_1(x)) < 1e-14
 
 
-@pytest.mark.parametrize("dof", DOFS)
-@pytest.mark.parametrize("exponent", EXPONENTS)
+@pytest.mark.parametrize(
+    # with 5 degrees of freedom p = 1e-1000 needs a statistic of 1e400
+    ("exponent", "dof"),
+    [(e, d) for e in EXPONENTS for d in DOFS if 2 * e / d < 290],
+)
 def test_f_tail_agrees_with_mpmath(exponent, dof):
     x = f_near(exponent, dof)
-    if not 0 < x < 1e300:
-        pytest.skip("this p needs a statistic beyond float64")
     reference = mp_log_sf_f1(x, dof)
     assert float(-reference / mpmath.log(10)) == pytest.approx(exponent, rel=1e-9)
     assert relative_error(log_sf_f1(x, dof), reference) < 1e-13
