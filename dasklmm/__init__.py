@@ -6,9 +6,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dasklmm.association import gwas
     from dasklmm.cluster import local_cluster
     from dasklmm.datasets import simulate
-    from dasklmm.association import gwas
     from dasklmm.lazy.eigen import eigendecompose
     from dasklmm.lazy.kinship import kinship
     from dasklmm.lazy.project import project

@@ -233,9 +233,7 @@ def _source_fingerprint(ds: xr.Dataset) -> str:
     return fingerprint(np.asarray(ds["sample_id"].values), *known, source, stamp, dict(ds.sizes))
 
 
-def _finished(
-    store: str | Path, inputs: dict[str, Any], resume: bool, overwrite: bool
-) -> xr.Dataset | None:
+def _finished(store: str | Path, inputs: dict[str, Any], resume: bool, overwrite: bool) -> xr.Dataset | None:
     """Results of the same inputs already in the store; StoreError where it holds others."""
     if overwrite:
         return None
@@ -254,9 +252,7 @@ def _finished(
 
 def _check_options(test: str, variance_ratio: str, kinship: Any, loco: bool) -> None:
     if test not in alternatives.TESTS:
-        raise OptionError(
-            f"test is {test!r}; it is one of {', '.join(map(repr, alternatives.TESTS))}."
-        )
+        raise OptionError(f"test is {test!r}; it is one of {', '.join(map(repr, alternatives.TESTS))}.")
     if variance_ratio != "null":
         raise OptionError(
             f"variance_ratio is {variance_ratio!r}; 'null' (the null's ratio for every variant) is needed."
@@ -350,9 +346,7 @@ def _phenotype(phenotypes: Any, name: str | None) -> pd.Series:
     if isinstance(phenotypes, (str, Path)):
         phenotypes = read_table(phenotypes)
     if isinstance(phenotypes, xr.DataArray):
-        phenotypes = pd.Series(
-            phenotypes.values, index=phenotypes["sample_id"].values, name=phenotypes.name
-        )
+        phenotypes = pd.Series(phenotypes.values, index=phenotypes["sample_id"].values, name=phenotypes.name)
     frame = phenotypes.to_frame() if isinstance(phenotypes, pd.Series) else phenotypes
     if not isinstance(frame, pd.DataFrame):
         raise PhenotypeError(
@@ -467,7 +461,10 @@ def _gram_matrices(
 ) -> dict[str, Gram]:
     lazily = [
         lazy_kinship.gram_matrix(
-            schema.take(rows, ranges), method, samples=cohort.columns, dtype=dtype  # type: ignore[arg-type]
+            schema.take(rows, ranges),
+            method,
+            samples=cohort.columns,
+            dtype=dtype,  # type: ignore[arg-type]
         )
         for ranges in contigs.values()
     ]

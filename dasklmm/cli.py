@@ -35,7 +35,9 @@ def main() -> None:
 
 
 def _scheduler_options(function: Any) -> Any:
-    function = click.option("--scheduler", metavar="ADDR", help="Address of a running Dask scheduler.")(function)
+    function = click.option("--scheduler", metavar="ADDR", help="Address of a running Dask scheduler.")(
+        function
+    )
     return click.option(
         "--workers",
         type=click.IntRange(min=1),
@@ -90,17 +92,38 @@ class _Bars:
 
 @main.command()
 @click.argument("genotypes")
-@click.option("--pheno", required=True, metavar="FILE", help="Phenotypes: a table with FID/IID or sample_id, or a .fam.")
+@click.option(
+    "--pheno", required=True, metavar="FILE", help="Phenotypes: a table with FID/IID or sample_id, or a .fam."
+)
 @click.option("--pheno-col", metavar="NAME", help="Column of --pheno.  [default: its only one]")
 @click.option("--covar", metavar="FILE", help="Covariates: a table with FID/IID or sample_id.")
-@click.option("--kinship", default="rrm", show_default=True, metavar="rrm|grm|centered|PATH", help="How the kinship is computed, or where it is stored.")
-@click.option("--loco/--no-loco", default=True, show_default=True, help="Leave the tested variant's contig out of its kinship.")
+@click.option(
+    "--kinship",
+    default="rrm",
+    show_default=True,
+    metavar="rrm|grm|centered|PATH",
+    help="How the kinship is computed, or where it is stored.",
+)
+@click.option(
+    "--loco/--no-loco",
+    default=True,
+    show_default=True,
+    help="Leave the tested variant's contig out of its kinship.",
+)
 @click.option("--test", type=click.Choice(["lrt", "wald", "score"]), default="lrt", show_default=True)
 @click.option("--rank", type=click.IntRange(min=1), help="Keep only this many eigenpairs.  [default: all]")
-@click.option("--precision", type=click.Choice(["single", "double"]), default="single", show_default=True, help="Precision of the products of genotypes.")
+@click.option(
+    "--precision",
+    type=click.Choice(["single", "double"]),
+    default="single",
+    show_default=True,
+    help="Precision of the products of genotypes.",
+)
 @click.option("--intercept/--no-intercept", default=True, show_default=True)
 @_scheduler_options
-@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Directory of the results.")
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Directory of the results."
+)
 @click.option("--overwrite", is_flag=True, help="Replace the results that DIR holds.")
 @click.option("--quiet", is_flag=True, help="No progress bars.")
 def gwas(
@@ -195,7 +218,9 @@ def simulate(samples: int, variants: int, seed: int, out: Path, overwrite: bool)
 
 
 @main.command()
-@click.option("--out", default=Path("dasklmm-demo"), show_default=True, type=click.Path(path_type=Path), metavar="DIR")
+@click.option(
+    "--out", default=Path("dasklmm-demo"), show_default=True, type=click.Path(path_type=Path), metavar="DIR"
+)
 @click.option("--samples", default=1000, show_default=True, type=click.IntRange(min=50))
 @click.option("--variants", default=20_000, show_default=True, type=click.IntRange(min=100))
 @click.option("--seed", default=1, show_default=True, type=int)

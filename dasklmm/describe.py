@@ -40,7 +40,7 @@ def describe(path: str | None) -> Iterator[str]:
 def _results(results: xr.Dataset) -> Iterator[str]:
     attrs = results.attrs
     yield f"results of {attrs['phenotype']}: {results.sizes['variant']:,} variants, {attrs['n']:,} samples"
-    yield f"  test {attrs['test']}, kinship {attrs['kinship']}, loco {attrs['loco']}, precision {attrs['precision']}"
+    yield "  " + ", ".join(f"{k} {attrs[k]}" for k in ("test", "kinship", "loco", "precision"))
     yield f"  lambda_GC {attrs['lambda_gc']:.3f}, made {attrs['created']} by dasklmm {attrs['dasklmm_version']}"
     for name, count in attrs["counts"].items():
         yield f"  {name}: {count:,}"

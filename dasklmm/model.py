@@ -231,9 +231,7 @@ class LinearMixedModel:
         ------
         BoundaryError, OptimisationError, OptionError
         """
-        self._fit = reml.fit_null(
-            self._data, log_gamma, bounds, tol, maxiter, on_boundary=on_boundary
-        )
+        self._fit = reml.fit_null(self._data, log_gamma, bounds, tol, maxiter, on_boundary=on_boundary)
         return self
 
     def compute_neg_log_reml(
@@ -301,9 +299,7 @@ class LinearMixedModel:
         NotFittedError, RankError, ShapeError, DimensionError, StoreError
             Before anything is read.
         """
-        return associate.test_alternatives(
-            self._test(test), pa, a, dims=dims, partition_size=partition_size
-        )
+        return associate.test_alternatives(self._test(test), pa, a, dims=dims, partition_size=partition_size)
 
     def fit_alternatives_numpy(self, pa: Any, a: Any = None) -> pd.DataFrame:
         """Test alternatives held in memory, by likelihood ratio. Eager.
@@ -510,9 +506,7 @@ class LinearMixedModel:
 class _Inputs:
     """Response and design with the ids and names that they came with."""
 
-    def __init__(
-        self, y: np.ndarray, x: np.ndarray, ids: np.ndarray | None, names: list[str] | None
-    ) -> None:
+    def __init__(self, y: np.ndarray, x: np.ndarray, ids: np.ndarray | None, names: list[str] | None) -> None:
         self.y, self.x, self.ids, self.names = y, x, ids, names
 
     @classmethod
@@ -525,9 +519,7 @@ class _Inputs:
         if y_ids is not None and x_ids is not None:
             x_ = x_[schema.positions(y_ids, x_ids, "x")]
         if x_.shape[0] != y_.size:
-            raise ShapeError(
-                f"y has {y_.size} samples and x has shape {x_.shape}; x needs {y_.size} rows."
-            )
+            raise ShapeError(f"y has {y_.size} samples and x has shape {x_.shape}; x needs {y_.size} rows.")
         return cls(y_, x_, y_ids if y_ids is not None else x_ids, names)
 
     def check(self) -> None:

@@ -94,9 +94,7 @@ def as_rows(
     return xr.DataArray(data, dims=dims, coords=coords, name=name)
 
 
-def _dims_of(
-    shape: tuple[int, ...], name: str, dims: tuple[str, str], size: int | None
-) -> tuple[str, ...]:
+def _dims_of(shape: tuple[int, ...], name: str, dims: tuple[str, str], size: int | None) -> tuple[str, ...]:
     if len(shape) != 2:
         raise DimensionError(f"{name} has shape {shape}; two dims, {dims}, are needed.")
     if size is None or shape[0] == shape[1] == size:
@@ -106,9 +104,7 @@ def _dims_of(
             "dimension_names."
         )
     if size not in shape:
-        raise ShapeError(
-            f"{name} has shape {shape}; one side must be the model's {size} along {dims[1]!r}."
-        )
+        raise ShapeError(f"{name} has shape {shape}; one side must be the model's {size} along {dims[1]!r}.")
     return dims if shape[1] == size else dims[::-1]
 
 

@@ -163,9 +163,7 @@ def test_fit_returns_the_model_and_zero_is_a_value(full):
 def test_coordinates_of_the_variants_are_kept(full, problem):
     model, p = full
     ids = np.array([f"rs{j}" for j in range(problem.m)])
-    pa = xr.DataArray(
-        p @ problem.a, dims=("eigen", "variant"), coords={"variant_id": ("variant", ids)}
-    )
+    pa = xr.DataArray(p @ problem.a, dims=("eigen", "variant"), coords={"variant_id": ("variant", ids)})
     assert model.fit_alternatives(pa)["variant_id"].values.tolist() == ids.tolist()
 
 

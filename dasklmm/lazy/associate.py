@@ -48,9 +48,7 @@ def columns_of(stats: AlternativeStats) -> np.ndarray:
     )
 
 
-def _test_block(
-    pa: np.ndarray, a: np.ndarray | None = None, *, null: AlternativeTest
-) -> np.ndarray:
+def _test_block(pa: np.ndarray, a: np.ndarray | None = None, *, null: AlternativeTest) -> np.ndarray:
     return columns_of(test_block(null, pa, a))
 
 
@@ -84,7 +82,11 @@ def test_alternatives(
         if dims is not None:
             given = tuple(schema.SAMPLE if d == schema.EIGEN else d for d in dims)
         plain = schema.as_rows(
-            a, "a", (schema.VARIANT, schema.SAMPLE), null.n, given=given,
+            a,
+            "a",
+            (schema.VARIANT, schema.SAMPLE),
+            null.n,
+            given=given,
             partition_size=partition_size,
         )
         if plain.shape[0] != rows.shape[0]:
@@ -132,9 +134,7 @@ def scan(
     )
 
 
-def dataset(
-    data: Any, columns: tuple[str, ...], coords: Mapping[Any, Any], **attributes: Any
-) -> xr.Dataset:
+def dataset(data: Any, columns: tuple[str, ...], coords: Mapping[Any, Any], **attributes: Any) -> xr.Dataset:
     """Dataset over variant from a block result: one variable a column, the last one the status."""
     variables: dict[str, Any] = {}
     for j, name in enumerate(columns):

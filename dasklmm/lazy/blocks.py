@@ -114,7 +114,7 @@ def delayed_call(function: Callable[..., Any], label: str) -> Callable[..., Dela
     """Delayed form of a function of blocks, with its BLAS limited, named for the dashboard."""
     call = _BlockCall(function)
     call.__name__ = label
-    return dask.delayed(call, pure=False, traverse=False)
+    return dask.delayed(call, pure=False)
 
 
 def delayed_blocks(array: da.Array) -> list[Delayed]:
@@ -127,13 +127,10 @@ def tree_sum(parts: Sequence[Delayed], label: str, fan_in: int = 4) -> Delayed:
     """Sum delayed values pairwise in a tree of fixed shape, so that rounding does not depend on timing."""
     if not parts:
         raise ValueError("tree_sum needs at least one part")
-    add = dask.delayed(_add, pure=False)
     level = list(parts)
     while len(level) > 1:
-        level = [
-            add(level[i : i + fan_in], dask_key_name=f"{label}-{dask.base.tokenize([p.key for p in level[i : i + fan_in]])}")
-            for i in range(0, len(level), fan_in)
-        ]
+        groups = [level[i : i + fan_in] for i in range(0, len(level), fan_in)]
+        level = [delayed_call(_add, label)(group) for group in groups]
     return level[0]
 
 

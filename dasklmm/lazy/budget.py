@@ -7,13 +7,17 @@ import os
 import psutil
 
 from dasklmm.errors import MemoryBudgetError
+from dasklmm.numerics.scan import TILE_VARIANTS
 
 # Bytes a task reads. Larger blocks amortise Dask's millisecond a task, smaller ones balance the load.
 TASK_BYTES = 64 * 1024**2
 
+# Fewer blocks than this leave cores idle at the end of a stage.
+BLOCKS_AT_LEAST = 16
+
 
 def rows_per_task(row_bytes: int, multiple: int, rows: int, target: int = TASK_BYTES) -> int:
-    """Rows of a block: near `target` bytes, a whole number of stored chunks, not more than there are.
+    """Rows of a block: at most about `target` bytes, a whole number of stored chunks, some 16 blocks or more.
 
     Parameters
     ----------
@@ -24,10 +28,12 @@ def rows_per_task(row_bytes: int, multiple: int, rows: int, target: int = TASK_B
     rows : int
         Rows in all.
     """
-    wanted = max(1, target // max(1, row_bytes))
     multiple = max(1, multiple)
-    block = max(multiple, wanted // multiple * multiple)
-    return max(1, min(block, rows))
+    by_memory = max(1, target // max(1, row_bytes)) // multiple * multiple
+    share = -(-rows // BLOCKS_AT_LEAST)
+    unit = multiple * -(-TILE_VARIANTS // multiple)
+    by_balance = -(-share // unit) * unit
+    return max(1, min(max(by_memory, multiple), by_balance, rows))
 
 
 def available_memory() -> int:

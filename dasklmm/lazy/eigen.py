@@ -54,4 +54,3 @@ def eigendecompose(k: Any, rank: int | None = None) -> xr.Dataset:
     return xr.Dataset(
         {"p": ((schema.EIGEN, schema.SAMPLE), pairs.p), "s": (schema.EIGEN, pairs.s)}, coords=coords
     )
-

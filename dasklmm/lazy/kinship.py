@@ -23,9 +23,7 @@ PRECISIONS = {"single": np.float32, "double": np.float64}
 def check_method(method: str) -> None:
     """Raise OptionError unless `method` names a kinship."""
     if method not in METHODS:
-        raise OptionError(
-            f"kinship method is {method!r}; it is one of {', '.join(map(repr, METHODS))}."
-        )
+        raise OptionError(f"kinship method is {method!r}; it is one of {', '.join(map(repr, METHODS))}.")
 
 
 def working_dtype(precision: str) -> Any:
@@ -56,9 +54,7 @@ def _gram(block: np.ndarray, method: Method, dtype: Any, samples: np.ndarray | N
     return gram(block, method, dtype, samples)
 
 
-def kinship(
-    ds: xr.Dataset, method: Method = "rrm", *, precision: str = "double"
-) -> xr.DataArray:
+def kinship(ds: xr.Dataset, method: Method = "rrm", *, precision: str = "double") -> xr.DataArray:
     """Kinship of all samples of a genotype Dataset. Lazy.
 
     Parameters

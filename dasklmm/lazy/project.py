@@ -62,7 +62,7 @@ def project(
     """
     ids = None if not isinstance(p, (xr.Dataset, xr.DataArray)) else schema.sample_ids(p)
     eigenvectors = operand(p)
-    r, n = eigenvectors.shape
+    n = eigenvectors.shape[1]
     if isinstance(a, xr.Dataset):
         a = a["dosage"]
     columns = None
@@ -77,9 +77,7 @@ def project(
     return rotated_rows(rows, eigenvectors, columns, mean_impute)
 
 
-def rotated_rows(
-    rows: xr.DataArray, p: Any, samples: np.ndarray | None, mean_impute: bool
-) -> xr.DataArray:
+def rotated_rows(rows: xr.DataArray, p: Any, samples: np.ndarray | None, mean_impute: bool) -> xr.DataArray:
     """Rotation (variant, eigen) of dosages (variant, sample), of the columns `samples` if given. Lazy."""
     data = blocks.map_variants(
         _rotate, rows.data, label="rotate", width=p.shape[0], dtype=p.dtype, p=p, samples=samples,
@@ -102,9 +100,7 @@ def _named(data: da.Array, dim: str, name: str, rows: xr.DataArray) -> xr.DataAr
     return out.assign_coords({k: v.variable for k, v in rows.coords.items()})
 
 
-def _rotate(
-    block: np.ndarray, *, p: np.ndarray, samples: np.ndarray | None, mean_impute: bool
-) -> np.ndarray:
+def _rotate(block: np.ndarray, *, p: np.ndarray, samples: np.ndarray | None, mean_impute: bool) -> np.ndarray:
     return project_block(block if samples is None else block[:, samples], p, mean_impute)
 
 
@@ -119,8 +115,6 @@ def write_rows(array: xr.DataArray, path: str | Path, *, overwrite: bool = False
         return write_array(path, data, dims, overwrite=overwrite)
     # one chunk a block, so that no two tasks write the same chunk
     data = data.rechunk(data.chunksize)
-    stored = create_array(
-        path, data.shape, data.dtype, dims, overwrite=overwrite, chunks=data.chunksize
-    )
+    stored = create_array(path, data.shape, data.dtype, dims, overwrite=overwrite, chunks=data.chunksize)
     da.store(data, stored, lock=False)
     return open_array(path)

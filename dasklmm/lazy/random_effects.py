@@ -53,9 +53,7 @@ def decompose(z: Any, max_condition_number: float, complexity_bound: int) -> Spe
 
 
 def _left_vectors(rows: da.Array, v: np.ndarray, s: np.ndarray) -> da.Array:
-    by_sample = blocks.map_variants(
-        _left_block, rows, label="left-vectors", width=s.size, v=v, s=s
-    )
+    by_sample = blocks.map_variants(_left_block, rows, label="left-vectors", width=s.size, v=v, s=s)
     return by_sample.T
 
 
@@ -73,9 +71,7 @@ def _product(block: np.ndarray, transpose: bool) -> np.ndarray:
     return block.T @ block if transpose else block @ block.T
 
 
-def from_genotypes(
-    z: Any, ids: np.ndarray | None, n: int, *, standardize: bool, mean_impute: bool
-) -> Any:
+def from_genotypes(z: Any, ids: np.ndarray | None, n: int, *, standardize: bool, mean_impute: bool) -> Any:
     """Random effects (sample, effect) of genotypes or features, standardised as Hail does.
 
     Parameters
@@ -104,9 +100,7 @@ def from_genotypes(
     else:
         lazy = isinstance(z, da.Array)
         z = xr.DataArray(z, dims=(schema.SAMPLE, schema.VARIANT))
-    rows = schema.as_rows(
-        z, "z", (schema.VARIANT, schema.SAMPLE), n if samples is None else None
-    ).data
+    rows = schema.as_rows(z, "z", (schema.VARIANT, schema.SAMPLE), n if samples is None else None).data
     counts = blocks.map_variants(_count, rows, label="count", width=2, samples=samples).sum(axis=0)
     varying, missing = (int(v) for v in counts.compute())
     if missing and not mean_impute:
@@ -142,9 +136,7 @@ def _count(block: np.ndarray, *, samples: np.ndarray | None) -> np.ndarray:
     return np.column_stack([varies, counted.n_called < block.shape[1]]).astype(np.float64)
 
 
-def _effects(
-    block: np.ndarray, *, samples: np.ndarray | None, standardize: bool, varying: int
-) -> np.ndarray:
+def _effects(block: np.ndarray, *, samples: np.ndarray | None, standardize: bool, varying: int) -> np.ndarray:
     block = _selected(block, samples)
     counted = block_statistics(block)
     if not standardize:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,10 +14,9 @@ OnDone = Callable[[int, int], None]
 
 
 def active_client() -> Any:
-    """The active distributed client, or None; distributed is not imported where nobody has."""
-    import sys
-
-    if "distributed" not in sys.modules or dask.config.get("scheduler", None) not in (None, "distributed"):
+    """The distributed client that Dask would use now, or None; distributed is not imported for it."""
+    chosen = dask.config.get("scheduler", None)
+    if "distributed" not in sys.modules or chosen not in (None, "distributed", "dask.distributed"):
         return None
     try:
         return sys.modules["distributed"].get_client()

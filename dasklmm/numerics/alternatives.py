@@ -83,9 +83,7 @@ def alternative_test(data: RotatedData, log_gamma: float, test: Test = "lrt") ->
     )
 
 
-def test_block(
-    null: AlternativeTest, pa: NDArray[Any], a: NDArray[Any] | None = None
-) -> AlternativeStats:
+def test_block(null: AlternativeTest, pa: NDArray[Any], a: NDArray[Any] | None = None) -> AlternativeStats:
     """Test every row of a block.
 
     Parameters
@@ -125,9 +123,7 @@ def test_block(
 test_block.__test__ = False  # type: ignore[attr-defined]  # a test of variants, not of this package
 
 
-def check_block(
-    null: AlternativeTest, pa: tuple[int, ...], a: tuple[int, ...] | None
-) -> None:
+def check_block(null: AlternativeTest, pa: tuple[int, ...], a: tuple[int, ...] | None) -> None:
     """Refuse blocks whose shapes do not belong to the null model; see :func:`test_block`."""
     r = null.weights.shape[0]
     if null.low_rank and a is None:

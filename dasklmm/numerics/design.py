@@ -163,9 +163,7 @@ def rotated_data(
     if y is None:
         check_design(px_, r, names, "px")
         check_response(py_, px_)
-        data = RotatedData(
-            py_, px_, s_, None, None, px_.T @ px_, px_.T @ py_, float(py_ @ py_), r
-        )
+        data = RotatedData(py_, px_, s_, None, None, px_.T @ px_, px_.T @ py_, float(py_ @ py_), r)
     else:
         y_, x_ = as_vector(y, "y"), as_matrix(x, "x")
         n = y_.shape[0]
@@ -180,9 +178,7 @@ def rotated_data(
             )
         check_design(x_, n, names, "x")
         check_response(y_, x_)
-        data = RotatedData(
-            py_, px_, s_, y_, x_, x_.T @ x_, x_.T @ y_, float(y_ @ y_), n
-        )
+        data = RotatedData(py_, px_, s_, y_, x_, x_.T @ x_, x_.T @ y_, float(y_ @ y_), n)
     for array in (data.py, data.px, data.s, data.y, data.x):
         if array is not None:
             array.setflags(write=False)

@@ -483,3 +483,25 @@ def _converted(
                     value = fill[part][missing // n] if isinstance(fill, np.ndarray) else fill
                     target.reshape(-1)[missing] = value
     return out
+
+
+def allele_counts(
+    calls: NDArray[Any], site: NDArray[np.integer[Any]], allele: NDArray[np.integer[Any]]
+) -> NDArray[np.int8]:
+    """Copies of one allele in each call.
+
+    Parameters
+    ----------
+    calls : ndarray (site, sample, ploidy)
+        Allele numbers; -1 missing, -2 fill of a call of lower ploidy (VCF-Zarr spec 0.4).
+    site, allele : ndarray (variant)
+        Site and allele number that each row of the result counts.
+
+    Returns
+    -------
+    ndarray (variant, sample), int8
+        -1 where any allele of the call is missing, or none is there.
+    """
+    known = ~(calls == -1).any(axis=2) & (calls >= 0).any(axis=2)
+    counts = (calls[site] == allele[:, None, None]).sum(axis=2, dtype=np.int8)
+    return np.where(known[site], counts, np.int8(-1))

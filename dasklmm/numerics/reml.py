@@ -163,7 +163,7 @@ def fit_null(
 
     result = _minimise(objective, lower, upper, tol, maxiter)
     optimum = _polish(data, criterion, float(result.x), lower, upper)
-    result.x, result.fun = optimum, objective(optimum)
+    result["x"], result["fun"] = optimum, objective(optimum)
     at_lower, at_upper = optimum - lower < BOUNDARY_DISTANCE, upper - optimum < BOUNDARY_DISTANCE
     if not (at_lower or at_upper):
         return _fit_at(data, optimum, criterion, result)
@@ -233,11 +233,7 @@ def _fit_at(
     at = evaluate(data, log_gamma)
     sigma_sq = at.rss / (data.n - data.f if criterion == "reml" else data.n)
     estimated = result is not None
-    error = (
-        h_sq_standard_error(data, log_gamma, criterion)
-        if estimated and not at_boundary
-        else float("nan")
-    )
+    error = h_sq_standard_error(data, log_gamma, criterion) if estimated and not at_boundary else float("nan")
     return NullFit(
         beta=at.beta,
         sigma_sq=sigma_sq,
@@ -253,9 +249,7 @@ def _fit_at(
     )
 
 
-def h_sq_standard_error(
-    data: RotatedData, log_gamma: float, criterion: Criterion = "reml"
-) -> float:
+def h_sq_standard_error(data: RotatedData, log_gamma: float, criterion: Criterion = "reml") -> float:
     """Standard error of h_sq from the curvature of the likelihood in h_sq.
 
     Near the optimum the negative log likelihood is a h_sq^2 + … with a = 1 / (2 SE^2) (the parabola of

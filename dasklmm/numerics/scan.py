@@ -62,9 +62,7 @@ def rotate(block: NDArray[Any], p: NDArray[Any]) -> NDArray[Any]:
     return out
 
 
-def project_block(
-    block: NDArray[Any], p: NDArray[Any], mean_impute: bool = True
-) -> NDArray[Any]:
+def project_block(block: NDArray[Any], p: NDArray[Any], mean_impute: bool = True) -> NDArray[Any]:
     """Rotate a block of dosages, missing ones imputed by the variant's mean (or left NaN).
 
     Parameters
@@ -82,9 +80,7 @@ def project_block(
     return rotate(imputed_block(block, p.dtype, mean_impute), p)
 
 
-def imputed_block(
-    block: NDArray[Any], dtype: Any = np.float64, mean_impute: bool = True
-) -> NDArray[Any]:
+def imputed_block(block: NDArray[Any], dtype: Any = np.float64, mean_impute: bool = True) -> NDArray[Any]:
     """Dosages (variant, sample) with missing ones replaced by the mean, or such variants NaN throughout."""
     dosage = imputed(block, block_statistics(block), dtype)
     if not mean_impute:
@@ -147,8 +143,7 @@ def scan_block(
     if not mean_impute:
         status[(status == Status.OK) & (counted.n_called < block.shape[1])] = Status.MISSING_DOSAGE
     estimates[status != Status.OK] = np.nan
-    tests = AlternativeStats(*(np.ascontiguousarray(c) for c in estimates.T), status=status)
+    beta, error, sigma_sq, chi_sq, log_p = np.ascontiguousarray(estimates.T)
+    tests = AlternativeStats(beta, error, sigma_sq, chi_sq, log_p, status)
     frequency = np.where(counted.n_called > 0, counted.mean / 2.0, np.nan)
     return ScanStats(tests, counted.n_called, frequency)
-
-

@@ -126,7 +126,8 @@ def factor_spectrum(z: NDArray[Any], max_condition_number: float = 1e-10) -> Spe
     z = np.asarray(z, dtype=np.float64)
     if n <= m:
         # Z = R^T Q^T has the left vectors of R^T, and the right ones are never formed
-        u, s0, _ = np.linalg.svd(np.linalg.qr(z.T, mode="r").T)
+        r: Float = np.asarray(np.linalg.qr(z.T, mode="r"), dtype=np.float64)
+        u, s0, _ = np.linalg.svd(r.T)
         return Spectrum(p=np.ascontiguousarray(u.T), s=s0**2)
     u, s0, _ = np.linalg.svd(z, full_matrices=False)
     return well_conditioned(Spectrum(np.ascontiguousarray(u.T), s0**2), max_condition_number)

@@ -132,9 +132,7 @@ def _open(path: str | Path) -> zarr.Group | None:
         return zarr.open_group(str(path), mode="r")
     except FileNotFoundError:
         if "://" not in str(path) and Path(path).exists():
-            raise StoreError(
-                f"{str(path)!r} exists and is not a Zarr group. Give another path."
-            ) from None
+            raise StoreError(f"{str(path)!r} exists and is not a Zarr group. Give another path.") from None
         return None
 
 

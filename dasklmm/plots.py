@@ -1,0 +1,518 @@
+"""Manhattan, quantile-quantile and heritability plots; matplotlib is imported when one is drawn."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from dasklmm.errors import DimensionError, MissingExtraError, OptionError
+from dasklmm.export import GENOME_WIDE, contigs, positions, status_counts, top_hits
+from dasklmm.numerics.tails import lambda_gc, qq_quantiles
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["h_sq_profile", "manhattan", "qq", "save_plots"]
+
+# Dark and light differ in lightness, not in hue alone; vermilion is Okabe & Ito's (2008).
+_DARK, _LIGHT, _HIT = "#20558a", "#8fb4d9", "#d55e00"
+_INK, _FAINT, _BAND = "#333333", "#8a8a8a", "#dfe6ee"
+_DPI = 150
+# Finer than any figure's pixels: points that fall together here cannot be told apart.
+_CELLS = (4000, 2000)
+_THIN_ABOVE = 20_000
+# Above this the y axis is logarithmic past its lower part, so that one tower does not flatten the rest.
+_LINEAR_LIMIT = 60.0
+_LINEAR_TO = 20.0
+_LINEAR_SHARE = 0.6
+
+
+def manhattan(
+    results: xr.Dataset,
+    ax: Axes | None = None,
+    *,
+    significance: float = GENOME_WIDE,
+    label_top: int = 8,
+) -> Axes:
+    """Draw -log10 p of every variant along the genome. Eager.
+
+    Parameters
+    ----------
+    results : Dataset (variant)
+        neg_log10_p_value; variant_contig, variant_position and variant_id where they are known.
+    ax : matplotlib Axes, optional
+        Default: one of a new figure (``ax.figure``), outside pyplot.
+    significance : float
+        p-value of the line, in (0, 1).
+    label_top : int
+        At most so many of the towers above the line are labelled with their strongest variant.
+
+    Returns
+    -------
+    matplotlib Axes
+
+    Raises
+    ------
+    MissingExtraError
+        matplotlib is not installed.
+    OptionError
+        `significance` is not in (0, 1).
+
+    Notes
+    -----
+    Contigs are in natural order (2 before 10, then X, Y, MT). Variants without a position stand in a strip
+    of their own at the right, in the order of the rows. Where values exceed 60 the axis is logarithmic above
+    20, and says so. Points that would cover one another are drawn once. Cost: about a second for a million
+    variants.
+    """
+    if not 0.0 < significance < 1.0:
+        raise OptionError(f"significance is {significance!r}; a p-value between 0 and 1 is needed.")
+    ax = _new_axes((11.0, 4.4)) if ax is None else ax
+    y = np.asarray(results["neg_log10_p_value"].values, dtype=np.float64)
+    x, names, centers, code = _layout(contigs(results), positions(results))
+    width = max(float(x.max()) if x.size else 1.0, 1e-9)
+    line = -math.log10(significance)
+    tested = ~np.isnan(y)
+    top = _top(y)
+    y = np.minimum(y, top)
+    _style(ax)
+    ax.set_xlim(-0.012 * width, 1.012 * width)
+    _scale_y(ax, max(top, 1.12 * line), headroom=1.13)
+    ax.set_ylabel(_y_label(ax))
+    ax.set_title(_title(results), loc="left", fontsize=11, color=_INK)
+    _contig_labels(ax, names, centers, width)
+    if not tested.any():
+        _nothing(ax, results)
+        return ax
+    keep = np.flatnonzero(tested)
+    keep = keep[_visible(x[keep] / width, y[keep] / top)]
+    small = 3.2 if keep.size > 3000 else 9.0
+    for parity, color in ((0, _DARK), (1, _LIGHT)):
+        part = keep[(code[keep] % 2 == parity) & (y[keep] <= line)]
+        ax.scatter(x[part], y[part], s=small, c=color, linewidths=0, rasterized=True, zorder=2)
+    part = keep[y[keep] > line]
+    ax.scatter(x[part], y[part], s=2.4 * small, c=_HIT, linewidths=0, rasterized=True, zorder=3)
+    ax.axhline(line, color=_FAINT, lw=0.9, ls=(0, (5, 3)), zorder=1)
+    ax.annotate(
+        f"p = {significance:.2g}",
+        (1.0, line),
+        xycoords=("axes fraction", "data"),
+        xytext=(4, 0),
+        textcoords="offset points",
+        fontsize=8,
+        color=_INK,
+        ha="left",
+        va="center",
+        annotation_clip=False,
+    )
+    if label_top > 0 and part.size:
+        _label_towers(ax, results, x, y, line, label_top, part)
+    return ax
+
+
+def qq(results: xr.Dataset, ax: Axes | None = None) -> Axes:
+    """Draw observed against expected -log10 p, with its 95 % band and the genomic inflation. Eager.
+
+    Parameters
+    ----------
+    results : Dataset (variant)
+    ax : matplotlib Axes, optional
+        Default: one of a new figure (``ax.figure``), outside pyplot.
+
+    Returns
+    -------
+    matplotlib Axes
+
+    Raises
+    ------
+    MissingExtraError
+        matplotlib is not installed.
+
+    Notes
+    -----
+    The band is pointwise and for independent tests; linked variants leave it more often.
+    """
+    ax = _new_axes((4.8, 4.6)) if ax is None else ax
+    y = np.asarray(results["neg_log10_p_value"].values, dtype=np.float64)
+    pairs = qq_quantiles(y, max_points=20_000)
+    _style(ax)
+    ax.set_title(_title(results), loc="left", fontsize=11, color=_INK)
+    ax.set_xlabel(r"expected $-\log_{10}\,p$")
+    if pairs.n == 0:
+        ax.set_ylabel(r"observed $-\log_{10}\,p$")
+        _nothing(ax, results)
+        return ax
+    top = _top(y)
+    right = 1.04 * max(float(pairs.expected.max()), 0.5)
+    _scale_y(ax, max(top, float(pairs.upper.max())), headroom=1.05)
+    ax.set_xlim(0.0, right)
+    ax.set_ylabel("observed " + _y_label(ax))
+    ax.fill_between(
+        pairs.expected, pairs.lower, pairs.upper, color=_BAND, lw=0, zorder=1, label="95 % band"
+    )
+    ends = np.linspace(0.0, right, 200)
+    ax.plot(ends, ends, color=_FAINT, lw=1.0, zorder=2)
+    observed = np.minimum(pairs.observed, top)
+    hit = observed > -math.log10(GENOME_WIDE)
+    for part, color in ((~hit, _DARK), (hit, _HIT)):
+        ax.scatter(
+            pairs.expected[part],
+            observed[part],
+            s=9,
+            c=color,
+            linewidths=0,
+            rasterized=True,
+            zorder=3,
+            clip_on=False,
+        )
+    ax.text(
+        0.04,
+        0.96,
+        f"$\\lambda_{{GC}}$ = {lambda_gc(y):.3f}\n{pairs.n:,} variants",
+        transform=ax.transAxes,
+        ha="left",
+        va="top",
+        fontsize=10,
+        color=_INK,
+        linespacing=1.5,
+    )
+    ax.legend(loc="lower right", frameon=False, fontsize=8)
+    return ax
+
+
+def h_sq_profile(profile: Any, ax: Axes | None = None) -> Axes:
+    """Draw the normalised restricted likelihood of the heritability. Eager.
+
+    Parameters
+    ----------
+    profile : array_like (101), float64
+        At h² = 0, 1, … 100 %; NaN where it is not known, as at both ends. From
+        :meth:`dasklmm.LinearMixedModel.h_sq_normalized_lkhd`.
+    ax : matplotlib Axes, optional
+        Default: one of a new figure (``ax.figure``), outside pyplot.
+
+    Returns
+    -------
+    matplotlib Axes
+
+    Raises
+    ------
+    MissingExtraError
+        matplotlib is not installed.
+    DimensionError
+        `profile` does not have 101 values.
+    """
+    values = np.asarray(profile, dtype=np.float64)
+    if values.shape != (101,):
+        raise DimensionError(
+            f"profile has shape {values.shape}; 101 values are needed, for h² = 0, 1, … 100 %, as from "
+            "LinearMixedModel.h_sq_normalized_lkhd()."
+        )
+    ax = _new_axes((5.6, 3.6)) if ax is None else ax
+    h = np.arange(101) / 100.0
+    _style(ax)
+    ax.set_xlim(0.0, 1.0)
+    ax.set_xlabel("heritability $h^2$")
+    ax.set_ylabel("normalised likelihood")
+    ax.set_title("Restricted likelihood of the heritability", loc="left", fontsize=11, color=_INK)
+    known = np.isfinite(values)
+    if not known.any():
+        _nothing(ax, None)
+        return ax
+    ax.fill_between(h, np.where(known, values, 0.0), where=known, color=_BAND, lw=0, zorder=1)
+    ax.plot(h[known], values[known], color=_DARK, lw=1.8, zorder=2)
+    best = int(np.nanargmax(values))
+    ax.axvline(h[best], color=_HIT, lw=1.0, ls=(0, (5, 3)), zorder=2)
+    left = h[best] > 0.6
+    ax.annotate(
+        f"{h[best]:.2f}",
+        (h[best], 0.97),
+        xycoords=("data", "axes fraction"),
+        xytext=(-5 if left else 5, 0),
+        textcoords="offset points",
+        ha="right" if left else "left",
+        va="top",
+        fontsize=10,
+        color=_HIT,
+    )
+    ax.set_ylim(0.0, 1.12 * float(values[known].max()) or 1.0)
+    return ax
+
+
+def save_plots(results: xr.Dataset, directory: str | Path) -> None:
+    """Write manhattan.png and qq.png into a directory, at 150 dpi. Eager.
+
+    Parameters
+    ----------
+    results : Dataset (variant)
+    directory : path
+        Made if absent. Each file is written whole and renamed into place.
+
+    Raises
+    ------
+    MissingExtraError
+        matplotlib is not installed.
+    """
+    folder = Path(directory)
+    for name, draw in (("manhattan", manhattan), ("qq", qq)):
+        content = png(draw(results))
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = folder / f"{name}.png.partial"
+        try:
+            partial.write_bytes(content)
+            os.replace(partial, folder / f"{name}.png")
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def png(ax: Axes) -> bytes:
+    """PNG of the figure of an Axes, 150 dpi; the same drawing gives the same bytes."""
+    import io
+
+    buffer = io.BytesIO()
+    ax.get_figure(root=True).savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+# drawing ----------------------------------------------------------------------------------------
+
+
+def _new_axes(size: tuple[float, float]) -> Axes:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError(
+            "plots need matplotlib, which is not installed. Run: pip install 'dasklmm[plot]'"
+        ) from error
+    figure: Figure = Figure(figsize=size, dpi=_DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    w, h = size
+    return figure.add_axes((0.66 / w, 0.6 / h, 1.0 - (0.66 + 0.72 * (w > 8) + 0.2 * (w <= 8)) / w, 1.0 - 1.0 / h))
+
+
+def _style(ax: Axes) -> None:
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.spines[["left", "bottom"]].set_color(_FAINT)
+    ax.tick_params(colors=_INK, labelsize=8.5, length=3, width=0.8)
+    ax.xaxis.label.set_color(_INK)
+    ax.yaxis.label.set_color(_INK)
+
+
+def _title(results: xr.Dataset) -> str:
+    # matplotlib reads text between dollar signs as mathematics.
+    return str(results.attrs.get("phenotype", "") or "").replace("$", r"\$")
+
+
+def _nothing(ax: Axes, results: xr.Dataset | None) -> None:
+    message = "No variant has a p-value" if results is not None else "The likelihood is not known"
+    if results is not None:
+        counts = [f"{name.replace('_', ' ')} {n:,}" for name, n in status_counts(results).items()]
+        message += "\n" + ", ".join(counts[:4])
+    ax.text(
+        0.5, 0.5, message, transform=ax.transAxes, ha="center", va="center", fontsize=11, color=_INK, linespacing=1.6
+    )
+
+
+def _top(y: np.ndarray) -> float:
+    """Largest finite value; infinite ones are drawn there."""
+    finite = y[np.isfinite(y)]
+    return max(float(finite.max()), 1e-3) if finite.size else 1.0
+
+
+def _scale_y(ax: Axes, top: float, headroom: float) -> None:
+    """Limits from 0, and past _LINEAR_LIMIT a scale that is linear below and logarithmic above."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    if top <= _LINEAR_LIMIT:
+        ax.set_ylim(0.0, headroom * top)
+        return
+    rate = _LINEAR_TO * (1.0 / _LINEAR_SHARE - 1.0) / math.log(top / _LINEAR_TO)
+
+    def forward(v: Any) -> Any:
+        v = np.asarray(v, dtype=np.float64)
+        return np.where(v <= _LINEAR_TO, v, _LINEAR_TO + rate * np.log(np.maximum(v, _LINEAR_TO) / _LINEAR_TO))
+
+    def inverse(v: Any) -> Any:
+        v = np.asarray(v, dtype=np.float64)
+        over = np.clip(v - _LINEAR_TO, 0.0, 500.0 * rate)
+        return np.where(v <= _LINEAR_TO, v, _LINEAR_TO * np.exp(over / rate))
+
+    ax.set_yscale("function", functions=(forward, inverse))
+    ax.set_ylim(0.0, float(inverse(headroom * forward(top))))
+    steps = [m * 10.0**e for e in range(1, 9) for m in (1, 2, 5)]
+    high = [v for v in steps if 1.6 * _LINEAR_TO < v <= 1.02 * top]
+    stride = max(1, math.ceil(len(high) / 5))
+    ax.yaxis.set_major_locator(FixedLocator([0, 5, 10, 15, 20, *high[::-1][::stride][::-1]]))
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
+    ax.axhline(_LINEAR_TO, color=_FAINT, lw=0.5, ls=":", zorder=0)
+
+
+def _y_label(ax: Axes) -> str:
+    note = f"  (logarithmic above {_LINEAR_TO:.0f})" if ax.get_yscale() == "function" else ""
+    return r"$-\log_{10}\,p$" + note
+
+
+def _visible(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Indices of points, x and y in 0 to 1: of those within one cell of a fine grid the highest."""
+    if x.size <= _THIN_ABOVE:
+        return np.arange(x.size)
+    columns, rows = _CELLS
+    # Rows are finer towards 0, where an axis that is logarithmic above shows most of its height.
+    cell = (x * columns).astype(np.int64) * (rows + 1) + (np.sqrt(y) * rows).astype(np.int64)
+    order = np.argsort(-y, kind="stable")
+    return np.sort(order[np.unique(cell[order], return_index=True)[1]])
+
+
+# the genome on the x axis -----------------------------------------------------------------------
+
+_NAMED = {"X": 0, "Y": 1, "XY": 2, "M": 3, "MT": 3}
+
+
+def _contig_key(name: str) -> tuple[Any, ...]:
+    """Sort key: numbers, then X, Y, XY, MT, then other names with their numbers as numbers."""
+    bare = re.sub(r"^(chromosome|chrom|chr)[_ ]?(?=.)", "", name, flags=re.IGNORECASE).upper()
+    if bare.isdecimal() and int(bare) > 0:
+        return (0, int(bare), name)
+    if bare in _NAMED:
+        return (1, _NAMED[bare], name)
+    parts = [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in re.split(r"(\d+)", bare) if p]
+    return (3 if bare in ("", "0") else 2, parts, name)
+
+
+def _layout(
+    contig: np.ndarray, position: np.ndarray
+) -> tuple[np.ndarray, list[str], list[float], np.ndarray]:
+    """x of each variant, contig names and their centres, and each variant's place among the contigs.
+
+    A contig spans its variants' positions. Variants of unknown position are spread by their order, over
+    the strip of their contig if nothing there has a position, else over one strip at the right.
+    """
+    unique, inverse = np.unique(contig, return_inverse=True)
+    names = sorted(map(str, unique), key=_contig_key)
+    place = np.empty(unique.size, dtype=np.int64)
+    place[[int(np.searchsorted(unique, name)) for name in names]] = np.arange(unique.size)
+    code = place[inverse.ravel()] if contig.size else np.zeros(0, dtype=np.int64)
+    known = position > 0
+    with_position = np.bincount(code[known], minlength=len(names)) > 0
+    stray = ~known & with_position[code]
+    if stray.any():
+        code = np.where(stray, len(names), code)
+        names = [*names, "?"]
+    low, high = np.full(len(names), np.inf), np.full(len(names), -np.inf)
+    np.minimum.at(low, code[known], position[known])
+    np.maximum.at(high, code[known], position[known])
+    span = np.where(np.isfinite(low), high - low, np.nan)
+    count = np.bincount(code, minlength=len(names)).astype(np.float64)
+    placed = np.isfinite(span)
+    # Base pairs a variant of the rest of the genome, so that a strip without positions looks as dense.
+    density = span[placed].sum() / count[placed].sum() if placed.any() else 1.0
+    span = np.where(placed, span, (density or 1.0) * count)
+    total = float(span.sum()) or 1.0
+    span = np.maximum(span, 0.004 * total)
+    gap = 0.12 * total / max(len(names), 12)
+    start = np.concatenate([[0.0], np.cumsum(span + gap)[:-1]]) if names else np.zeros(0)
+    x = np.zeros(contig.size)
+    x[known] = position[known] - low[code[known]]
+    loose = np.flatnonzero(~known | stray)
+    order = loose[np.argsort(code[loose], kind="stable")]
+    first = np.concatenate([[0], np.cumsum(np.bincount(code[order], minlength=len(names)))[:-1]]) if names else []
+    if order.size:
+        rank = np.arange(order.size) - np.asarray(first)[code[order]]
+        x[order] = (rank + 0.5) / count[code[order]] * span[code[order]]
+    x += start[code]
+    lone = np.isfinite(low) & (low == high)
+    x += np.where(lone[code], 0.5 * span[code], 0.0)
+    return x, names, (start + 0.5 * span).tolist(), code
+
+
+def _contig_labels(ax: Axes, names: list[str], centers: list[float], width: float) -> None:
+    """Contig names under the middles of their contigs, those left out that would touch another."""
+    shown = [re.sub(r"^(chromosome|chrom|chr)[_ ]?(?=.)", "", n, flags=re.IGNORECASE) for n in names]
+    shown = [n if len(n) <= 12 else n[:11] + "…" for n in shown]
+    points_wide = ax.get_window_extent().width * 72.0 / ax.get_figure(root=True).dpi
+    ticks, labels = [], []
+    edge = -math.inf
+    for center, label in zip(centers, shown, strict=True):
+        at = center / width * points_wide
+        half = 0.5 * 5.4 * len(label) + 2.0
+        if label and at - half >= edge:
+            ticks.append(center)
+            labels.append(label)
+            edge = at + half
+    ax.set_xticks(ticks, labels)
+    ax.tick_params(axis="x", length=0)
+    unnamed = not any(shown)
+    ax.set_xlabel("variants in the order of the results" if unnamed else "contig")
+
+
+def _label_towers(
+    ax: Axes, results: xr.Dataset, x: np.ndarray, y: np.ndarray, line: float, label_top: int, hits: np.ndarray
+) -> None:
+    """Name the strongest variants of the towers, where their names find room."""
+    figure = ax.get_figure(root=True)
+    pixel = figure.dpi / 72.0
+    box = ax.get_window_extent()
+    size = 7.5
+    placed: list[tuple[float, float, float, float]] = []
+    named: list[np.ndarray] = []
+    pixels = ax.transData.transform(np.column_stack([x[hits], y[hits]]))
+    table = top_hits(results, n=6 * label_top)
+    for row, hit in zip(table.index.to_numpy(), table.to_dict("records"), strict=True):
+        if len(named) == label_top or not y[row] > line:
+            break
+        text = _variant_name(hit)
+        at = ax.transData.transform((x[row], y[row]))
+        # One name a tower: a weaker top a few pixels beside a stronger one is the same tower to the eye.
+        if not text or any(abs(at[0] - other[0]) < 14 * pixel for other in named):
+            continue
+        wide, high = (0.58 * size * len(text) + 3) * pixel, (size + 3) * pixel
+        for dx, dy, align in ((0, 5, "center"), (5, -size / 2, "left"), (-5, -size / 2, "right"), (0, 15, "center")):
+            left = at[0] + dx * pixel - {"center": wide / 2, "left": 0.0, "right": wide}[align]
+            low = at[1] + dy * pixel
+            rectangle = (left, low, left + wide, low + high)
+            inside = box.x0 <= left and left + wide <= box.x1 + 20 * pixel and low + high <= box.y1 + 12 * pixel
+            covers = (
+                (pixels[:, 0] > left)
+                & (pixels[:, 0] < left + wide)
+                & (pixels[:, 1] > low)
+                & (pixels[:, 1] < low + high)
+            ).any()
+            if inside and not covers and not any(_overlap(rectangle, other) for other in placed):
+                ax.annotate(
+                    text,
+                    (x[row], y[row]),
+                    xytext=(dx, dy),
+                    textcoords="offset points",
+                    ha=align,
+                    va="bottom",
+                    fontsize=size,
+                    color=_INK,
+                    zorder=4,
+                    annotation_clip=False,
+                )
+                placed.append(rectangle)
+                named.append(at)
+                break
+
+
+def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _variant_name(hit: dict[str, Any]) -> str:
+    """The id; without one contig:position; empty where neither is known."""
+    name = str(hit["variant_id"])
+    if name in ("", "."):
+        known = hit["variant_contig"] and hit["variant_position"] > 0
+        name = f"{hit['variant_contig']}:{hit['variant_position']}" if known else ""
+    name = name if len(name) <= 24 else name[:23] + "…"
+    return name.replace("$", r"\$")

@@ -1,0 +1,63 @@
+"""The one door for genotypes: finds the reader of a path by what lies there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import xarray as xr
+
+from dasklmm.errors import GenotypeFormatError, OptionError
+
+FIELDS = ("auto", "genotype", "dosage")
+
+
+def open_genotypes(path: str | Path, chunks: int | str = "auto", *, field: str = "auto") -> xr.Dataset:
+    """Open genotypes. Lazy: variants and samples are read, no genotype is.
+
+    Parameters
+    ----------
+    path : str or Path
+        A PLINK 1 .bed or its prefix; a VCF-Zarr path or URL; or a store of `write_genotypes`.
+    chunks : int or "auto"
+        Variants of a block. "auto": about 64 MB as float32, a whole number of stored chunks.
+    field : {"auto", "genotype", "dosage"}
+        What of a VCF-Zarr is read: hard calls or dosages. "auto": calls where there are any.
+
+    Returns
+    -------
+    Dataset (variant, sample)
+        dosage : int8 copies of the effect allele (-1 missing), or float32 dosage (NaN missing); all
+        samples by a block of variants a chunk. Coordinates sample_id, variant_id, variant_contig (always
+        text), variant_position, variant_effect_allele, variant_other_allele.
+
+    Raises
+    ------
+    GenotypeFormatError
+        No such file, or not a format that is known, or inconsistent.
+    MissingExtraError
+        The format's library is not installed; with the pip command.
+    """
+    if not (chunks == "auto" or (isinstance(chunks, int) and chunks > 0)):
+        raise OptionError(f"chunks is {chunks!r}; a positive number of variants or 'auto' is needed.")
+    if field not in FIELDS:
+        raise OptionError(f"field is {field!r}; it is one of {', '.join(map(repr, FIELDS))}.")
+    size = None if chunks == "auto" else int(chunks)
+    text = str(path)
+    if "://" not in text:
+        bed = Path(text) if text.endswith(".bed") else Path(f"{text}.bed")
+        if bed.is_file() or text.endswith(".bed"):
+            from dasklmm.readers import plink
+
+            return plink.open_plink(bed, size)
+        if Path(text).is_file():
+            raise GenotypeFormatError(
+                f"{text!r} is a file of no format that is read here. A PLINK 1 .bed, or a VCF-Zarr directory "
+                "(bio2zarr's vcf2zarr makes one from a VCF) is needed."
+            )
+        if not Path(text).exists():
+            raise GenotypeFormatError(
+                f"there is nothing at {text!r}, nor a {bed.name!r}. Give a .bed or its prefix, or a VCF-Zarr."
+            )
+    from dasklmm.readers import vcfzarr
+
+    return vcfzarr.open_zarr(text, size, field)

@@ -1,0 +1,111 @@
+"""Phenotype and covariate tables, as users of PLINK, GCTA, REGENIE and pandas have them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from dasklmm import schema
+from dasklmm.errors import TableError
+from dasklmm.readers.identity import sample_identity
+
+MISSING = ["NA", "na", "nan", "NaN", "N/A", "", ".", "#NA"]
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """Read phenotypes or covariates. Eager.
+
+    Parameters
+    ----------
+    path : str or Path
+        Text separated by tabs, commas or spaces, .gz or not. A header with FID and IID (or #FID, #IID, or
+        IID alone) or sample_id; or a .fam, whose columns from the sixth on are phenotype_1, phenotype_2, …
+
+    Returns
+    -------
+    DataFrame
+        Indexed by sample id (text: "001" stays "001"; FID:IID where IIDs repeat). Numeric columns are
+        float64, others text. Missing: NA, nan, ".", "#NA" or nothing; in a .fam's sixth column also -9,
+        which is PLINK's sign for it. Elsewhere -9 is a number.
+
+    Raises
+    ------
+    TableError
+        No such file, no column of ids, or rows of different lengths.
+    SampleError
+        An id stands more than once.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise TableError(f"there is no table at {str(path)!r}.")
+    name = path.name.removesuffix(".gz")
+    table = _fam(path) if name.endswith(".fam") else _headed(path)
+    schema.check_unique(table.index.to_numpy(dtype=str), f"the rows of {str(path)!r}")
+    return table
+
+
+def _read(path: Path, separator: str, header: int | None) -> pd.DataFrame:
+    try:
+        return pd.read_csv(
+            path, sep=separator, header=header, dtype=str, keep_default_na=False, skipinitialspace=True
+        )
+    except pd.errors.EmptyDataError as error:
+        raise TableError(f"{str(path)!r} is empty; a header and a row a sample are needed.") from error
+    except (pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise TableError(f"{str(path)!r} is not a table of equal rows ({error}).") from error
+
+
+def _fam(path: Path) -> pd.DataFrame:
+    table = _read(path, r"\s+", None)
+    if table.shape[1] < 6:
+        raise TableError(
+            f"{str(path)!r} has {table.shape[1]} columns; a .fam has FID, IID, father, mother, sex and one or "
+            "more phenotypes."
+        )
+    values = table.iloc[:, 5:].copy()
+    values.columns = [f"phenotype_{j + 1}" for j in range(values.shape[1])]
+    first = values["phenotype_1"]
+    values["phenotype_1"] = first.mask(pd.to_numeric(first, errors="coerce") == -9, "NA")
+    return _typed(values, sample_identity(table[0], table[1]))
+
+
+def _headed(path: Path) -> pd.DataFrame:
+    opener = pd.io.common.get_handle(path, "r", compression="infer", encoding="utf-8-sig")
+    with opener as handles:
+        line = handles.handle.readline()
+    separator = "\t" if "\t" in line else "," if "," in line else r"\s+"
+    # read without a header: pandas would rename equal columns, and shift rows that are too long
+    table = _read(path, separator, None)
+    columns = [str(c).strip().lstrip("\ufeff").removeprefix("#") for c in table.iloc[0]]
+    table = table.iloc[1:].set_axis(columns, axis=1)
+    lowered = [c.lower() for c in columns]
+    id_column = next(
+        (i for name in ("sample_id", "iid") if name in lowered for i in [lowered.index(name)]), None
+    )
+    if id_column is None:
+        raise TableError(
+            f"{str(path)!r} has the columns {', '.join(columns[:8])}; one named sample_id, or FID and IID, is "
+            "needed in the first line."
+        )
+    fid = table.iloc[:, lowered.index("fid")] if lowered[id_column] == "iid" and "fid" in lowered else None
+    ids = sample_identity(fid, table.iloc[:, id_column].str.strip())
+    rest = [c for c, low in zip(columns, lowered, strict=True) if low not in ("fid", "iid", "sample_id")]
+    repeated = sorted({c for c in rest if rest.count(c) > 1})
+    if repeated:
+        raise TableError(f"{str(path)!r} has several columns named {', '.join(map(repr, repeated))}.")
+    return _typed(table[rest], ids)
+
+
+def _typed(values: pd.DataFrame, ids: np.ndarray) -> pd.DataFrame:
+    columns = {}
+    for name in values.columns:
+        stripped = values[name].str.strip()
+        missing = stripped.isin(MISSING).to_numpy()
+        numbers = pd.to_numeric(stripped.mask(missing), errors="coerce").to_numpy(dtype=np.float64)
+        if np.isnan(numbers[~missing]).any():
+            columns[name] = stripped.mask(missing).astype("str").array
+        else:
+            columns[name] = numbers
+    return pd.DataFrame(columns, index=pd.Index(ids.tolist(), name="sample_id", dtype="str"))

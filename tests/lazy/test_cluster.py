@@ -1,0 +1,84 @@
+"""The same numbers on a cluster of processes as in this one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from bed_reader import to_bed
+
+import dasklmm
+from dasklmm import LinearMixedModel
+from dasklmm.cluster import WORKER_ENVIRONMENT
+
+
+@pytest.fixture(scope="module")
+def client():
+    with dasklmm.local_cluster(n_workers=2, memory_limit="1GB") as cluster, cluster.get_client() as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    """A cohort on disk as PLINK 1, so that workers read it themselves."""
+    ds = dasklmm.simulate(80, 300, n_contigs=2, seed=4)
+    path = tmp_path_factory.mktemp("cohort") / "c.bed"
+    calls = ds["dosage"].values.T.copy()
+    calls[calls < 0] = -127
+    properties = {
+        "iid": ds["sample_id"].values,
+        "chromosome": ds["variant_contig"].values,
+        "sid": ds["variant_id"].values,
+        "bp_position": ds["variant_position"].values,
+    }
+    to_bed(path, calls, properties=properties, num_threads=1)
+    y = pd.DataFrame({"trait": ds["phenotype"].values}, index=ds["sample_id"].values)
+    return path, y
+
+
+def test_workers_have_their_environment(client):
+    def environment():
+        import os
+
+        return {k: os.environ.get(k) for k in WORKER_ENVIRONMENT}
+
+    assert all(seen == WORKER_ENVIRONMENT for seen in client.run(environment).values())
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_scan(client, cohort, tmp_path, stored):
+    path, y = cohort
+    genotypes = dasklmm.open_genotypes(path, chunks=64)
+    seen = []
+    got = dasklmm.gwas(
+        genotypes, y, store=tmp_path / "r.zarr" if stored else None, progress=lambda *a: seen.append(a)
+    )
+    assert ("test", 4, 4) in seen
+    with client.as_current():
+        import dask
+
+        with dask.config.set(scheduler="synchronous"):
+            want = dasklmm.gwas(genotypes, y)
+    for name in ("beta", "standard_error", "neg_log10_p_value"):
+        np.testing.assert_array_equal(got[name], want[name])
+
+
+def test_lazy_alternatives(client, problem, tmp_path):
+    model, p = LinearMixedModel.from_kinship(problem.y, problem.x, problem.k, p_path=tmp_path / "p.zarr")
+    model.fit()
+    pa = (p @ problem.a).T.copy()
+    want = model.fit_alternatives_numpy(pa.T)
+    got = model.fit_alternatives(pa, partition_size=7).compute()
+    np.testing.assert_allclose(got["beta"], want["beta"], rtol=1e-10)
+    assert got["status"].values.tolist() == want["status"].tolist()
+    rows = dasklmm.linear_mixed_regression_rows(problem.a.T, model, partition_size=7).compute()
+    np.testing.assert_allclose(rows["p_value"], want["p_value"], rtol=1e-8)
+    stored = dasklmm.project(tmp_path / "p.zarr", problem.a.T, partition_size=7).compute()
+    np.testing.assert_allclose(stored, pa, atol=1e-12)
+
+
+def test_kinship(client, cohort):
+    genotypes = dasklmm.open_genotypes(cohort[0], chunks=64)
+    got = dasklmm.kinship(genotypes).compute()
+    want = dasklmm.kinship(genotypes).compute(scheduler="synchronous")
+    np.testing.assert_array_equal(got, want)

@@ -1,0 +1,110 @@
+"""Kinship matrices against their definitions, lazily, by any chunking."""
+
+from __future__ import annotations
+
+import dask
+import numpy as np
+import pytest
+import xarray as xr
+
+import dasklmm
+from dasklmm import errors
+
+
+def chunked(ds, **chunks):
+    """The dosages in other chunks; coordinates stay in memory."""
+    return ds.assign(dosage=ds["dosage"].chunk(chunks))
+
+
+@pytest.fixture(scope="module")
+def cohort():
+    ds = dasklmm.simulate(40, 300, seed=9)
+    dosage = ds["dosage"].values.copy()
+    dosage[4] = 2
+    return chunked(ds.assign(dosage=(("variant", "sample"), dosage)), variant=50)
+
+
+def dense(ds, method):
+    g = np.where(ds["dosage"].values < 0, np.nan, ds["dosage"].values.astype(float))
+    mean = np.nanmean(g, axis=1, keepdims=True)
+    z = np.nan_to_num(g - mean)
+    kept = np.linalg.norm(z, axis=1) > 0
+    z, mean = z[kept], mean[kept]
+    if method == "rrm":
+        z *= np.sqrt(z.shape[1]) / np.linalg.norm(z, axis=1, keepdims=True)
+    if method == "grm":
+        f = mean / 2
+        z /= np.sqrt(2 * f * (1 - f))
+    return z.T @ z / len(z)
+
+
+@pytest.mark.parametrize("method", ["rrm", "grm", "centered"])
+@pytest.mark.parametrize("chunks", [1, 77, 300])
+def test_definition(cohort, method, chunks, no_compute):
+    with no_compute():
+        lazy = dasklmm.kinship(chunked(cohort, variant=chunks, sample=13), method)
+    assert lazy.dims == ("sample_0", "sample_1")
+    assert dask.is_dask_collection(lazy.data)
+    got = lazy.compute()
+    np.testing.assert_allclose(got, dense(cohort, method), rtol=1e-10, atol=1e-12)
+    assert got["sample_id_0"].values.tolist() == cohort["sample_id"].values.tolist()
+    assert got["sample_id_1"].values.tolist() == cohort["sample_id"].values.tolist()
+    np.testing.assert_array_equal(got.values, got.values.T)
+
+
+def test_single_precision(cohort):
+    got = dasklmm.kinship(cohort, precision="single").values
+    assert got.dtype == np.float64
+    np.testing.assert_allclose(got, dense(cohort, "rrm"), atol=2e-6)
+
+
+def test_equal_runs_are_equal_to_the_bit(cohort):
+    one, two = (dasklmm.kinship(cohort, precision="single").values for _ in range(2))
+    assert one.tobytes() == two.tobytes()
+
+
+def test_refusals(cohort):
+    with pytest.raises(errors.OptionError, match="kinship method is 'ibs'"):
+        dasklmm.kinship(cohort, "ibs")
+    with pytest.raises(errors.KinshipError, match="no variant"):
+        dasklmm.kinship(cohort.isel(variant=slice(0)))
+    flat = xr.zeros_like(cohort["dosage"])
+    with pytest.raises(errors.KinshipError, match="no variant varies"):
+        dasklmm.kinship(cohort.assign(dosage=flat)).compute()
+
+
+def test_eigendecompose_and_project(cohort, no_compute):
+    k = dasklmm.kinship(cohort)
+    pairs = dasklmm.eigendecompose(k)
+    assert pairs["p"].dims == ("eigen", "sample")
+    assert pairs["sample_id"].values.tolist() == cohort["sample_id"].values.tolist()
+    np.testing.assert_allclose((pairs["p"].values.T * pairs["s"].values) @ pairs["p"].values, k.values, atol=1e-10)
+    with no_compute():
+        lazy = dasklmm.project(pairs, cohort.isel(sample=slice(None, None, -1)))
+    assert lazy.dims == ("variant", "eigen")
+    g = np.where(cohort["dosage"].values < 0, np.nan, cohort["dosage"].values.astype(float))
+    g = np.where(np.isnan(g), np.nanmean(g, axis=1, keepdims=True), g)
+    np.testing.assert_allclose(lazy.values, g @ pairs["p"].values.T, atol=1e-10)
+    assert lazy["variant_id"].values.tolist() == cohort["variant_id"].values.tolist()
+    plain = dasklmm.project(pairs["p"].values.astype(np.float32), g)
+    assert plain.dtype == np.float32
+    np.testing.assert_allclose(plain.values, g @ pairs["p"].values.T, atol=1e-4)
+    with pytest.raises(errors.SampleError, match="30 of 40 samples"):
+        dasklmm.project(pairs, cohort.isel(sample=slice(10)))
+    with pytest.raises(errors.ShapeError, match="'sample'"):
+        dasklmm.project(pairs["p"].values, g[:, :-1])
+
+
+def test_eigendecompose_refusals(cohort, monkeypatch):
+    k = dasklmm.kinship(cohort).compute()
+    with pytest.raises(errors.RankError, match="from 1 to 40"):
+        dasklmm.eigendecompose(k, rank=41)
+    with pytest.raises(errors.KinshipError, match="square"):
+        dasklmm.eigendecompose(np.ones(3))
+    with pytest.raises(errors.SampleError, match="sample_id_0 and sample_id_1 differ"):
+        dasklmm.eigendecompose(k.assign_coords(sample_id_1=("sample_1", k["sample_id_1"].values[::-1])))
+    from dasklmm.lazy import budget
+
+    monkeypatch.setattr(budget, "available_memory", lambda: 10_000)
+    with pytest.raises(errors.MemoryBudgetError, match="40 samples needs about"):
+        dasklmm.eigendecompose(k)

@@ -1,0 +1,124 @@
+"""PLINK 1 files: values against what was written, laziness, and files that do not belong together."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from bed_reader import to_bed
+
+import dasklmm
+from dasklmm.errors import GenotypeFormatError, MissingExtraError, OptionError, SampleError
+
+M, N = 37, 23
+
+
+def write(folder, calls, fid=None, iid=None, name="c"):
+    values = calls.T.astype(np.int8)
+    values[values == -1] = -127
+    n, m = values.shape
+    properties = {
+        "fid": fid or ["f"] * n,
+        "iid": iid or [f"s{i}" for i in range(n)],
+        "chromosome": [str(1 + j // 20) for j in range(m)],
+        "sid": [f"rs{j}" for j in range(m)],
+        "bp_position": list(range(100, 100 + m)),
+        "allele_1": ["A"] * m,
+        "allele_2": ["G"] * m,
+    }
+    path = folder / f"{name}.bed"
+    to_bed(path, values, properties=properties, count_A1=True, num_threads=1)
+    return path
+
+
+@pytest.fixture
+def calls():
+    return np.random.default_rng(0).integers(-1, 3, (M, N)).astype(np.int8)
+
+
+@pytest.mark.parametrize("form", ["bed", "prefix", "str"])
+@pytest.mark.parametrize("chunks", ["auto", 1, 10, 1000])
+def test_values(tmp_path, calls, form, chunks, no_compute):
+    bed = write(tmp_path, calls)
+    path = {"bed": bed, "prefix": bed.with_suffix(""), "str": str(bed)}[form]
+    with no_compute():
+        ds = dasklmm.open_genotypes(path, chunks=chunks)
+    assert ds["dosage"].dims == ("variant", "sample")
+    assert ds["dosage"].dtype == np.int8
+    np.testing.assert_array_equal(ds["dosage"].values, calls)
+    np.testing.assert_array_equal(ds["dosage"][5:9, 2:20:3].values, calls[5:9, 2:20:3])
+    np.testing.assert_array_equal(ds["dosage"][[1, 30, 31]].values, calls[[1, 30, 31]])
+    assert ds["variant_contig"].values.tolist() == ["1"] * 20 + ["2"] * 17
+    assert ds["variant_position"].values[[0, -1]].tolist() == [100, 136]
+    assert set(ds["variant_effect_allele"].values) == {"A"}
+    assert set(ds["variant_other_allele"].values) == {"G"}
+    assert ds["sample_id"].values[3] == "s3"
+    assert all(v.dtype.kind in "Ui" for v in ds.coords.values())
+    if isinstance(chunks, int):
+        assert ds["dosage"].data.chunksize == (min(chunks, M), N)
+
+
+def test_one_task_a_block(tmp_path, calls):
+    ds = dasklmm.open_genotypes(write(tmp_path, calls), chunks=10)
+    assert len(ds["dosage"].data.__dask_graph__()) <= 4 + 1
+
+
+def test_repeated_iid_become_fid_iid(tmp_path, calls):
+    iid = ["a", "a", *[f"s{i}" for i in range(N - 2)]]
+    fid = ["f1", "f2", *["f"] * (N - 2)]
+    ds = dasklmm.open_genotypes(write(tmp_path, calls, fid, iid))
+    assert ds["sample_id"].values[:3].tolist() == ["f1:a", "f2:a", "f:s0"]
+    table = dasklmm.read_table(tmp_path / "c.fam")
+    assert table.index[:3].tolist() == ["f1:a", "f2:a", "f:s0"]
+    with pytest.raises(SampleError, match="'f:a'"):
+        dasklmm.open_genotypes(write(tmp_path, calls, ["f"] * N, iid))
+
+
+def test_files_that_do_not_belong_together(tmp_path, calls):
+    bed = write(tmp_path, calls)
+    whole = bed.read_bytes()
+    bed.write_bytes(whole[:-1])
+    with pytest.raises(GenotypeFormatError, match=r"has 224 bytes; 37 variants .* need 225"):
+        dasklmm.open_genotypes(bed)
+    bed.write_bytes(b"\x6c\x1b\x00" + whole[3:])
+    with pytest.raises(GenotypeFormatError, match="6c1b00.*variant-major"):
+        dasklmm.open_genotypes(bed)
+    bed.write_bytes(whole)
+    (tmp_path / "c.bim").rename(tmp_path / "d.bim")
+    with pytest.raises(GenotypeFormatError, match=r"c\.bim' is missing"):
+        dasklmm.open_genotypes(bed)
+
+
+def test_nothing_there_and_other_files(tmp_path):
+    with pytest.raises(GenotypeFormatError, match="there is nothing at"):
+        dasklmm.open_genotypes(tmp_path / "none")
+    (tmp_path / "x.vcf").write_text("##fileformat=VCFv4.2\n")
+    with pytest.raises(GenotypeFormatError, match="file of no format"):
+        dasklmm.open_genotypes(tmp_path / "x.vcf")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(GenotypeFormatError, match="not a Zarr group"):
+        dasklmm.open_genotypes(tmp_path / "empty")
+    with pytest.raises(OptionError, match="chunks is 0"):
+        dasklmm.open_genotypes(tmp_path, chunks=0)
+    with pytest.raises(OptionError, match="field is 'gp'"):
+        dasklmm.open_genotypes(tmp_path, field="gp")
+
+
+def test_missing_extra_says_its_command(tmp_path, calls, monkeypatch):
+    import sys
+
+    bed = write(tmp_path, calls)
+    monkeypatch.setitem(sys.modules, "bed_reader", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'dasklmm\[plink\]'"):
+        dasklmm.open_genotypes(bed)
+
+
+def test_mouse(mouse_prefix):
+    ds = dasklmm.open_genotypes(mouse_prefix)
+    assert dict(ds.sizes) == {"variant": 12_226, "sample": 1_940}
+    block = ds["dosage"][:50].values
+    assert block.min() >= -1
+    assert block.max() == 2
+    assert ds["variant_id"].values[0] == "rs3683945"
+    table = dasklmm.read_table(f"{mouse_prefix}.fam")
+    assert table.shape == (1_940, 6)
+    assert int(table["phenotype_1"].notna().sum()) == 1_410

@@ -1,0 +1,81 @@
+"""Phenotype and covariate tables in every dialect that users have."""
+
+from __future__ import annotations
+
+import gzip
+
+import numpy as np
+import pytest
+
+import dasklmm
+from dasklmm.errors import SampleError, TableError
+
+
+def table(tmp_path, text, name="t.txt"):
+    path = tmp_path / name
+    data = text.encode()
+    path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    return dasklmm.read_table(path)
+
+
+@pytest.mark.parametrize(
+    "header", ["FID IID h w", "#FID IID h w", "#IID h w", "IID h w", "sample_id h w", "fid iid h w", "SAMPLE_ID h w"]
+)
+@pytest.mark.parametrize("separator", [" ", "\t", ",", "   "])
+@pytest.mark.parametrize("name", ["t.txt", "t.tsv.gz"])
+def test_dialects(tmp_path, header, separator, name):
+    family = header.lower().lstrip("#").startswith("fid")
+    rows = [f"{'f1 ' if family else ''}{i} {h} {w}" for i, h, w in [("001", 1.5, "NA"), ("b", -9, 2), ("c", ".", 3)]]
+    got = table(tmp_path, "\n".join([header, *rows, ""]).replace(" ", separator), name)
+    assert got.index.tolist() == ["001", "b", "c"]
+    assert got.index.name == "sample_id"
+    assert got.columns.tolist() == ["h", "w"]
+    np.testing.assert_array_equal(got["h"], [1.5, -9.0, np.nan])
+    np.testing.assert_array_equal(got["w"], [np.nan, 2.0, 3.0])
+    assert (got.dtypes == np.float64).all()
+
+
+def test_windows_line_ends_and_byte_order_mark(tmp_path):
+    got = table(tmp_path, "\ufeffIID\tx\r\na\t1\r\nb\t2\r\n")
+    assert got["x"].tolist() == [1.0, 2.0]
+
+
+def test_categories_stay_text(tmp_path):
+    got = table(tmp_path, "IID\tsite\tx\na\tOslo\t1\nb\tNA\t2\nc\t3\t4\n")
+    assert got["site"].isna().tolist() == [False, True, False]
+    assert got["site"].iloc[0] == "Oslo"
+    assert got["site"].dtype != np.dtype(object)
+
+
+def test_fam_minus_nine_is_missing_in_the_sixth_column_only(tmp_path):
+    got = table(tmp_path, "f\ta\t0\t0\t1\t-9\t-9\nf\tb\t0\t0\t1\t2.5\tNA\n", "x.fam")
+    assert got.columns.tolist() == ["phenotype_1", "phenotype_2"]
+    np.testing.assert_array_equal(got["phenotype_1"], [np.nan, 2.5])
+    np.testing.assert_array_equal(got["phenotype_2"], [-9.0, np.nan])
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("name\tx\na\t1\n", TableError, "columns name, x; one named sample_id"),
+        ("", TableError, "empty"),
+        ("IID\tx\na\t1\na\t2\n", SampleError, "1 sample ids that stand more than once, for example 'a'"),
+        ("IID\tx\tx\na\t1\t2\n", TableError, "several columns|x.1"),
+        ("IID\tx\na\t1\t2\t3\t4\nb\t1\n", TableError, "equal rows"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(tmp_path, text, error, message):
+    with pytest.raises(error, match=message):
+        table(tmp_path, text)
+
+
+def test_no_file_and_a_short_fam(tmp_path):
+    with pytest.raises(TableError, match="there is no table"):
+        dasklmm.read_table(tmp_path / "none.txt")
+    with pytest.raises(TableError, match="has 3 columns; a .fam has FID"):
+        table(tmp_path, "a b c\n", "x.fam")
+
+
+def test_repeated_iid_with_families(tmp_path):
+    got = table(tmp_path, "FID IID x\nf1 a 1\nf2 a 2\n")
+    assert got.index.tolist() == ["f1:a", "f2:a"]

@@ -1,0 +1,37 @@
+"""The README's Python runs as it stands."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+EXAMPLES = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), flags=re.M | re.S)
+
+
+def test_there_are_examples():
+    assert len(EXAMPLES) == 2
+
+
+@pytest.mark.parametrize("index", range(2))
+def test_example_runs(index, tmp_path):
+    path = tmp_path / "example.py"
+    body = "".join(f"    {line}\n" if line else "\n" for line in EXAMPLES[index].splitlines())
+    path.write_text(f"def main():\n{body}\n\nif __name__ == '__main__':\n    main()\n")
+    done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    if index == 0:
+        assert "beta" in done.stdout
+
+
+def test_docstring_examples():
+    import doctest
+
+    from dasklmm import model
+
+    assert doctest.testmod(model).failed == 0
+    assert doctest.testmod(model).attempted > 0
