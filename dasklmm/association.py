@@ -116,7 +116,8 @@ def gwas(
     ----------
     genotypes : path, URL or Dataset of `open_genotypes`
     phenotypes : DataFrame or Series indexed by sample id, or path of a table
-        One column, or several of which `phenotype` names one. Samples without a value are left out.
+        One column, or several of which `phenotype` names one (of a .fam, the sixth column serves where none
+        is named). Samples without a value are left out.
     covariates : DataFrame indexed by sample id, or path, optional
         Numeric columns. Samples with a missing value are left out.
     kinship : {"rrm", "grm", "centered"}, DataArray (sample_0, sample_1), or path
@@ -344,7 +345,10 @@ def join(
 
 def _phenotype(phenotypes: Any, name: str | None) -> pd.Series:
     if isinstance(phenotypes, (str, Path)):
+        own_column = str(phenotypes).endswith(".fam")
         phenotypes = read_table(phenotypes)
+        if own_column and name is None:
+            name = str(phenotypes.columns[0])  # the phenotype that PLINK itself knows
     if isinstance(phenotypes, xr.DataArray):
         phenotypes = pd.Series(phenotypes.values, index=phenotypes["sample_id"].values, name=phenotypes.name)
     frame = phenotypes.to_frame() if isinstance(phenotypes, pd.Series) else phenotypes

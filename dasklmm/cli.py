@@ -73,7 +73,7 @@ class _Bars:
         self._done = 0
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        if stage != self._stage or done <= self._done:
+        if stage != self._stage or self._bar is None:
             self.close()
             self._stage = stage
             self._bar = click.progressbar(length=total, label=f"{stage:<12}", file=sys.stderr)
@@ -93,9 +93,13 @@ class _Bars:
 @main.command()
 @click.argument("genotypes")
 @click.option(
-    "--pheno", required=True, metavar="FILE", help="Phenotypes: a table with FID/IID or sample_id, or a .fam."
+    "--pheno",
+    metavar="FILE",
+    help="Phenotypes: a table with FID/IID or sample_id, or a .fam.  [default: the .fam of GENOTYPES]",
 )
-@click.option("--pheno-col", metavar="NAME", help="Column of --pheno.  [default: its only one]")
+@click.option(
+    "--pheno-col", metavar="NAME", help="Column of --pheno.  [default: its only one; of a .fam the sixth]"
+)
 @click.option("--covar", metavar="FILE", help="Covariates: a table with FID/IID or sample_id.")
 @click.option(
     "--kinship",
@@ -128,7 +132,7 @@ class _Bars:
 @click.option("--quiet", is_flag=True, help="No progress bars.")
 def gwas(
     genotypes: str,
-    pheno: str,
+    pheno: str | None,
     pheno_col: str | None,
     covar: str | None,
     workers: int | None,
@@ -138,6 +142,11 @@ def gwas(
     **options: Any,
 ) -> None:
     """Scan GENOTYPES (a PLINK .bed or its prefix, or a VCF-Zarr path or URL) for a phenotype."""
+    if pheno is None:
+        fam = Path(genotypes.removesuffix(".bed") + ".fam")
+        if not fam.is_file():
+            raise click.UsageError(f"give --pheno: there is no {fam} whose phenotype could be used.")
+        pheno = str(fam)
     with _client(workers, scheduler):
         run_scan(genotypes, pheno, covar, out, quiet=quiet, phenotype=pheno_col, **options)
 
@@ -206,10 +215,11 @@ def _findings(results: Any) -> Iterator[str]:
 @click.option("--overwrite", is_flag=True, help="Replace the cohort that DIR holds.")
 def simulate(samples: int, variants: int, seed: int, out: Path, overwrite: bool) -> None:
     """Simulate a cohort with families, populations and planted effects."""
+    from dasklmm.datasets import DEMONSTRATION, write_cohort
     from dasklmm.datasets import simulate as simulate_cohort
-    from dasklmm.datasets import write_cohort
 
-    paths = write_cohort(simulate_cohort(samples, variants, seed=seed), out, overwrite=overwrite)
+    cohort = simulate_cohort(samples, variants, seed=seed, **DEMONSTRATION)
+    paths = write_cohort(cohort, out, overwrite=overwrite)
     for name, path in paths.items():
         click.echo(f"{name:<11} {path}")
     command = ["dasklmm", "gwas", paths["genotypes"], "--pheno", paths["phenotypes"]]
@@ -227,11 +237,11 @@ def simulate(samples: int, variants: int, seed: int, out: Path, overwrite: bool)
 @click.option("--workers", default=2, show_default=True, type=click.IntRange(min=1))
 def demo(out: Path, samples: int, variants: int, seed: int, workers: int) -> None:
     """Simulate a cohort and scan it on a local cluster; nothing is downloaded."""
+    from dasklmm.datasets import DEMONSTRATION, write_cohort
     from dasklmm.datasets import simulate as simulate_cohort
-    from dasklmm.datasets import write_cohort
 
     click.echo(f"simulating {samples:,} samples x {variants:,} variants")
-    cohort = simulate_cohort(samples, variants, seed=seed)
+    cohort = simulate_cohort(samples, variants, seed=seed, **DEMONSTRATION)
     paths = write_cohort(cohort, out / "cohort", overwrite=True)
     with _client(workers, None):
         run_scan(

@@ -15,6 +15,18 @@ from dasklmm.numerics.simulate import simulate_cohort
 from dasklmm.store.genotypes import write_genotypes
 
 
+# The cohort of the command line: human-like in its number of contigs, with a few effects that 1,000 samples
+# can find, and a polygenic rest small enough that a scan's lambda stays near 1.
+DEMONSTRATION: dict[str, Any] = {
+    "n_contigs": 22,
+    "n_causal": 8,
+    "causal_variance": 0.35,
+    "h_sq": 0.2,
+    "family_fraction": 0.3,
+    "linkage_length": 150_000.0,
+}
+
+
 def simulate(n_samples: int, n_variants: int, *, seed: int = 0, **options: Any) -> xr.Dataset:
     """Simulate a cohort with populations, families and planted effects. Eager.
 

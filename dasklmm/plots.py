@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from dasklmm.errors import DimensionError, MissingExtraError, OptionError
-from dasklmm.export import GENOME_WIDE, contigs, positions, status_counts, top_hits
+from dasklmm.export import GENOME_WIDE, contigs, positions, status_counts, strings
 from dasklmm.numerics.tails import lambda_gc, qq_quantiles
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def manhattan(
     ax.scatter(x[part], y[part], s=2.4 * small, c=_HIT, linewidths=0, rasterized=True, zorder=3)
     ax.axhline(line, color=_FAINT, lw=0.9, ls=(0, (5, 3)), zorder=1)
     ax.annotate(
-        f"p = {significance:.2g}",
+        _p_text(significance),
         (1.0, line),
         xycoords=("axes fraction", "data"),
         xytext=(4, 0),
@@ -113,7 +113,7 @@ def manhattan(
         annotation_clip=False,
     )
     if label_top > 0 and part.size:
-        _label_towers(ax, results, x, y, line, label_top, part)
+        _label_towers(ax, results, x, y, part, label_top)
     return ax
 
 
@@ -154,9 +154,7 @@ def qq(results: xr.Dataset, ax: Axes | None = None) -> Axes:
     _scale_y(ax, max(top, float(pairs.upper.max())), headroom=1.05)
     ax.set_xlim(0.0, right)
     ax.set_ylabel("observed " + _y_label(ax))
-    ax.fill_between(
-        pairs.expected, pairs.lower, pairs.upper, color=_BAND, lw=0, zorder=1, label="95 % band"
-    )
+    ax.fill_between(pairs.expected, pairs.lower, pairs.upper, color=_BAND, lw=0, zorder=1, label="95 % band")
     ends = np.linspace(0.0, right, 200)
     ax.plot(ends, ends, color=_FAINT, lw=1.0, zorder=2)
     observed = np.minimum(pairs.observed, top)
@@ -295,7 +293,9 @@ def _new_axes(size: tuple[float, float]) -> Axes:
     figure: Figure = Figure(figsize=size, dpi=_DPI, facecolor="white")
     FigureCanvasAgg(figure)
     w, h = size
-    return figure.add_axes((0.66 / w, 0.6 / h, 1.0 - (0.66 + 0.72 * (w > 8) + 0.2 * (w <= 8)) / w, 1.0 - 1.0 / h))
+    # Inches: room for ticks and labels at the left, for the name of the line at the right of a wide plot.
+    left, right = 0.78, 0.8 if w > 8 else 0.2
+    return figure.add_axes((left / w, 0.6 / h, 1.0 - (left + right) / w, 1.0 - 1.0 / h))
 
 
 def _style(ax: Axes) -> None:
@@ -311,13 +311,28 @@ def _title(results: xr.Dataset) -> str:
     return str(results.attrs.get("phenotype", "") or "").replace("$", r"\$")
 
 
+def _p_text(p: float) -> str:
+    mantissa, exponent = f"{p:.1e}".split("e")
+    if int(exponent) > -3:
+        return f"p = {p:.3g}"
+    return rf"$p = {float(mantissa):g} \times 10^{{{int(exponent)}}}$"
+
+
 def _nothing(ax: Axes, results: xr.Dataset | None) -> None:
     message = "No variant has a p-value" if results is not None else "The likelihood is not known"
     if results is not None:
         counts = [f"{name.replace('_', ' ')} {n:,}" for name, n in status_counts(results).items()]
         message += "\n" + ", ".join(counts[:4])
     ax.text(
-        0.5, 0.5, message, transform=ax.transAxes, ha="center", va="center", fontsize=11, color=_INK, linespacing=1.6
+        0.5,
+        0.5,
+        message,
+        transform=ax.transAxes,
+        ha="center",
+        va="center",
+        fontsize=11,
+        color=_INK,
+        linespacing=1.6,
     )
 
 
@@ -338,7 +353,9 @@ def _scale_y(ax: Axes, top: float, headroom: float) -> None:
 
     def forward(v: Any) -> Any:
         v = np.asarray(v, dtype=np.float64)
-        return np.where(v <= _LINEAR_TO, v, _LINEAR_TO + rate * np.log(np.maximum(v, _LINEAR_TO) / _LINEAR_TO))
+        return np.where(
+            v <= _LINEAR_TO, v, _LINEAR_TO + rate * np.log(np.maximum(v, _LINEAR_TO) / _LINEAR_TO)
+        )
 
     def inverse(v: Any) -> Any:
         v = np.asarray(v, dtype=np.float64)
@@ -424,7 +441,9 @@ def _layout(
     x[known] = position[known] - low[code[known]]
     loose = np.flatnonzero(~known | stray)
     order = loose[np.argsort(code[loose], kind="stable")]
-    first = np.concatenate([[0], np.cumsum(np.bincount(code[order], minlength=len(names)))[:-1]]) if names else []
+    first = (
+        np.concatenate([[0], np.cumsum(np.bincount(code[order], minlength=len(names)))[:-1]]) if names else []
+    )
     if order.size:
         rank = np.arange(order.size) - np.asarray(first)[code[order]]
         x[order] = (rank + 0.5) / count[code[order]] * span[code[order]]
@@ -455,38 +474,37 @@ def _contig_labels(ax: Axes, names: list[str], centers: list[float], width: floa
 
 
 def _label_towers(
-    ax: Axes, results: xr.Dataset, x: np.ndarray, y: np.ndarray, line: float, label_top: int, hits: np.ndarray
+    ax: Axes, results: xr.Dataset, x: np.ndarray, y: np.ndarray, hits: np.ndarray, most: int
 ) -> None:
     """Name the strongest variants of the towers, where their names find room."""
-    figure = ax.get_figure(root=True)
-    pixel = figure.dpi / 72.0
+    names = strings(results, "variant_id")
+    contig, position = contigs(results), positions(results)
+    pixel = ax.get_figure(root=True).dpi / 72.0
     box = ax.get_window_extent()
     size = 7.5
+    hits = hits[np.argsort(-y[hits], kind="stable")]
+    points = ax.transData.transform(np.column_stack([x[hits], y[hits]]))
+    # To the eye a weaker top a few pixels beside a stronger one is the same tower.
+    free = np.ones(hits.size, dtype=bool)
     placed: list[tuple[float, float, float, float]] = []
-    named: list[np.ndarray] = []
-    pixels = ax.transData.transform(np.column_stack([x[hits], y[hits]]))
-    table = top_hits(results, n=6 * label_top)
-    for row, hit in zip(table.index.to_numpy(), table.to_dict("records"), strict=True):
-        if len(named) == label_top or not y[row] > line:
-            break
-        text = _variant_name(hit)
-        at = ax.transData.transform((x[row], y[row]))
-        # One name a tower: a weaker top a few pixels beside a stronger one is the same tower to the eye.
-        if not text or any(abs(at[0] - other[0]) < 14 * pixel for other in named):
-            continue
+    while len(placed) < most and free.any():
+        first = int(np.argmax(free))
+        at, row = points[first], int(hits[first])
+        text = _variant_name("" if names is None else names[row], contig[row], position[row])
+        free &= np.abs(points[:, 0] - at[0]) >= 14 * pixel
         wide, high = (0.58 * size * len(text) + 3) * pixel, (size + 3) * pixel
-        for dx, dy, align in ((0, 5, "center"), (5, -size / 2, "left"), (-5, -size / 2, "right"), (0, 15, "center")):
+        for dx, dy, align in (
+            (0, 5, "center"),
+            (5, -size / 2, "left"),
+            (-5, -size / 2, "right"),
+            (0, 15, "center"),
+        ):
             left = at[0] + dx * pixel - {"center": wide / 2, "left": 0.0, "right": wide}[align]
             low = at[1] + dy * pixel
-            rectangle = (left, low, left + wide, low + high)
-            inside = box.x0 <= left and left + wide <= box.x1 + 20 * pixel and low + high <= box.y1 + 12 * pixel
-            covers = (
-                (pixels[:, 0] > left)
-                & (pixels[:, 0] < left + wide)
-                & (pixels[:, 1] > low)
-                & (pixels[:, 1] < low + high)
-            ).any()
-            if inside and not covers and not any(_overlap(rectangle, other) for other in placed):
+            label = (left, low, left + wide, low + high)
+            inside = box.x0 <= left and label[2] <= box.x1 + 20 * pixel and label[3] <= box.y1 + 12 * pixel
+            covers = ((points > label[:2]) & (points < label[2:])).all(axis=1).any()
+            if text and inside and not covers and not any(_overlap(label, other) for other in placed):
                 ax.annotate(
                     text,
                     (x[row], y[row]),
@@ -499,8 +517,7 @@ def _label_towers(
                     zorder=4,
                     annotation_clip=False,
                 )
-                placed.append(rectangle)
-                named.append(at)
+                placed.append(label)
                 break
 
 
@@ -508,11 +525,9 @@ def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float,
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def _variant_name(hit: dict[str, Any]) -> str:
+def _variant_name(name: str, contig: str, position: int) -> str:
     """The id; without one contig:position; empty where neither is known."""
-    name = str(hit["variant_id"])
     if name in ("", "."):
-        known = hit["variant_contig"] and hit["variant_position"] > 0
-        name = f"{hit['variant_contig']}:{hit['variant_position']}" if known else ""
+        name = f"{contig}:{position}" if contig and position > 0 else ""
     name = name if len(name) <= 24 else name[:23] + "…"
     return name.replace("$", r"\$")

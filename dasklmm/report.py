@@ -1,0 +1,452 @@
+"""One self-contained HTML page about a scan, and a fragment for notebooks."""
+
+from __future__ import annotations
+
+import base64
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from dasklmm.errors import MissingExtraError
+from dasklmm.export import summary
+from dasklmm.plots import manhattan, png, qq
+
+__all__ = ["summary_html", "write_report"]
+
+_TESTS = {"lrt": "likelihood-ratio", "wald": "Wald", "score": "score"}
+_KINSHIPS = {
+    "rrm": "the realized relationship matrix",
+    "grm": "the genomic relationship matrix",
+    "centered": "the centered relationship matrix",
+    "given": "a kinship matrix that was given",
+}
+_COUNTS = {
+    "samples_in_genotypes": "samples in the genotypes",
+    "samples_in_phenotypes": "samples in the phenotype table",
+    "samples_with_phenotype": "samples with a phenotype value",
+    "samples_with_genotypes_and_phenotype": "samples with genotypes and a phenotype value",
+    "samples_in_covariates": "samples in the covariate table",
+    "samples_with_covariates": "samples with every covariate",
+    "samples_used": "samples analysed",
+    "variants": "variants read",
+    "variants_in_kinship": "variants in the kinship",
+}
+_STATUSES = {
+    "ok": "tested",
+    "constant": "every analysed sample with a call has the same genotype, so there is no effect to estimate",
+    "all_missing": "no analysed sample has a call",
+    "collinear_with_covariates": "the genotype is a linear combination of the covariates",
+    "missing_dosage": "some dosages are missing and were not to be imputed",
+    "not_finite": "a dosage is infinite, or the products overflowed",
+}
+_NULL_COLUMNS = {
+    "contig": "contig",
+    "h_sq": "h²",
+    "h_sq_standard_error": "SE of h²",
+    "pve": "PVE",
+    "sigma_sq": "σ²",
+    "tau_sq": "τ²",
+    "gamma": "γ",
+    "n": "samples",
+    "rank": "rank",
+}
+_HIT_COLUMNS = {
+    "variant_id": "variant",
+    "variant_contig": "contig",
+    "variant_position": "position",
+    "variant_effect_allele": "effect allele",
+    "variant_other_allele": "other allele",
+    "effect_allele_frequency": "frequency",
+    "beta": "β",
+    "standard_error": "SE",
+    "p_value": "p",
+    "neg_log10_p_value": "−log₁₀ p",
+}
+_OPTIONS = (
+    "phenotype",
+    "test",
+    "variance_ratio",
+    "kinship",
+    "loco",
+    "precision",
+    "intercept",
+    "covariates",
+    "n",
+    "n_covariates",
+    "rank",
+)
+_BOUNDARY = (
+    "The likelihood still rises at the end of the range that was searched for the variance ratio γ. h² is then "
+    "as good as 0 (γ small: the kinship explains nothing) or 1 (γ large: it explains everything), its standard "
+    "error means little, and the tests use γ at that end. Few samples, little relatedness, or a phenotype "
+    "without a heritable part are the usual reasons."
+)
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1c2733; --soft: #5b6876; --rule: #dde3ea; --page: #fbfcfd;
+  --card: #ffffff; --mark: #20558a; --warn: #a84300; --warn-page: #fff4ea; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e4e9ee; --soft: #9aa7b4; --rule: #323b45;
+  --page: #14191f; --card: #1b222a; --mark: #8fb4d9; --warn: #ffb27d; --warn-page: #33241a; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--page); color: var(--ink);
+  font: 15px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
+main { max-width: 1060px; margin: 0 auto; padding: 40px 24px 64px; }
+h1 { font-size: 30px; line-height: 1.2; margin: 0 0 8px; overflow-wrap: anywhere; }
+h2 { font-size: 18px; margin: 44px 0 10px; }
+p { max-width: 74ch; margin: 0 0 10px; }
+.lead { font-size: 17px; color: var(--soft); }
+.note { color: var(--soft); font-size: 13.5px; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px;
+  margin: 26px 0 0; padding: 0; }
+.tiles div { background: var(--card); border: 1px solid var(--rule); border-radius: 10px; padding: 12px 16px; }
+.tiles dt { color: var(--soft); font-size: 13px; }
+.tiles dd { margin: 2px 0 0; font-size: 22px; font-weight: 600; font-variant-numeric: tabular-nums; }
+.tiles small { font-size: 13px; font-weight: 400; color: var(--soft); white-space: nowrap; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; }
+th, td { padding: 5px 18px 5px 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--rule); }
+thead th { color: var(--soft); font-weight: 600; font-size: 13px; white-space: nowrap; }
+tbody th { font-weight: 400; }
+td.number, th.number { text-align: right; white-space: nowrap; }
+tr.flag td, tr.flag th { color: var(--warn); }
+.warning { background: var(--warn-page); color: var(--ink); border-left: 4px solid var(--warn);
+  border-radius: 6px; padding: 10px 14px; margin: 12px 0; max-width: none; }
+figure { margin: 12px 0 0; }
+figure img { display: block; max-width: 100%; height: auto; background: #fff; border: 1px solid var(--rule);
+  border-radius: 10px; }
+.columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(300px, 1fr)); gap: 0 44px; }
+@media print { main { padding: 0; max-width: none; } h2 { break-after: avoid; } figure { break-inside: avoid; } }
+"""
+
+
+def write_report(results: xr.Dataset, path: str | Path) -> None:
+    """Write one self-contained HTML page about a scan. Eager.
+
+    Parameters
+    ----------
+    results : Dataset (variant)
+        From :func:`dasklmm.gwas`. Attributes that are absent or NaN are left out or shown as a dash.
+    path : path
+        Written whole under another name and renamed into place.
+
+    Notes
+    -----
+    The null model, counts and reasons, genomic inflation, top hits, both plots, options and versions. No
+    scripts, nothing loaded from elsewhere. Without matplotlib the page says how to get the plots. Cost: that
+    of the plots.
+    """
+    path = Path(path)
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        partial.write_text(_page(results), encoding="utf-8")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def summary_html(results: xr.Dataset) -> str:
+    """Fragment of HTML for a notebook: what was run, heritability, inflation and top hits. Eager.
+
+    Parameters
+    ----------
+    results : Dataset (variant)
+
+    Returns
+    -------
+    str
+        Without styles, scripts or plots of its own.
+    """
+    found = summary(results)
+    figures = "".join(f"<tr><th>{k}</th><td>{v}</td></tr>" for k, v in _figures(results, found))
+    hits = {**found, "top_hits": found["top_hits"][:5]}
+    return (
+        f'<div class="dasklmm"><p><strong>{_name(results)}</strong>. {_sentence(results, found)}</p>'
+        f"<table><tbody>{figures}</tbody></table>{_hits(hits)}</div>"
+    )
+
+
+# the page ---------------------------------------------------------------------------------------
+
+
+def _page(results: xr.Dataset) -> str:
+    found = summary(results)
+    tiles = "".join(f"<div><dt>{k}</dt><dd>{v}</dd></div>" for k, v in _figures(results, found))
+    manhattan_figure, qq_figure = _plots(results)
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{_name(results)}: mixed-model association</title>
+<style>{_STYLE}</style>
+</head>
+<body>
+<main>
+<h1>{_name(results)}</h1>
+<p class="lead">{_sentence(results, found)}</p>
+<dl class="tiles">{tiles}</dl>
+<h2>Associations along the genome</h2>
+{manhattan_figure}
+<h2>Top hits</h2>
+{_hits(found)}
+<h2>Null model</h2>
+{_null(results)}
+<h2>Calibration</h2>
+{_calibration(found)}
+{qq_figure}
+<h2>Samples and variants</h2>
+{_counts(results, found)}
+<h2>How it was run</h2>
+{_run(results)}
+</main>
+</body>
+</html>
+"""
+
+
+def _name(results: xr.Dataset) -> str:
+    return escape(str(results.attrs.get("phenotype") or "Association scan"))
+
+
+def _sentence(results: xr.Dataset, found: Mapping[str, Any]) -> str:
+    """What was run, in words; parts that are not known are left out."""
+    attrs = results.attrs
+    test = attrs.get("test")
+    verb = f" with the {escape(_TESTS.get(str(test), str(test)))} test" if test else ""
+    n = _count(attrs.get("n"))
+    samples = f" in {n} samples" if n else ""
+    text = (
+        f"{found['tested']:,} of {found['variants']:,} variants were tested for association{samples}{verb} in a "
+        "linear mixed model"
+    )
+    kinship = attrs.get("kinship")
+    if kinship:
+        text += f", with {escape(_KINSHIPS.get(str(kinship), f'the kinship {kinship}'))}"
+        if attrs.get("loco"):
+            text += " of all other contigs for the variants of each (leave-one-contig-out)"
+    covariates = [str(c) for c in _sequence(attrs.get("covariates")) if str(c) != "intercept"]
+    if covariates:
+        shown = ", ".join(covariates[:6]) + (
+            f" and {len(covariates) - 6} more" if len(covariates) > 6 else ""
+        )
+        text += f", adjusted for {escape(shown)}"
+    if attrs.get("intercept") is False or attrs.get("intercept") == 0:
+        text += ", without an intercept"
+    return text + "."
+
+
+def _figures(results: xr.Dataset, found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The few numbers a reader looks for first, label and value, as HTML."""
+    nulls = _nulls(results)
+    h = [v for v in (_number(row.get("h_sq")) for row in nulls) if v is not None]
+    if not h:
+        h_sq = "—"
+    elif len(h) == 1:
+        error = _number(nulls[0].get("h_sq_standard_error"))
+        h_sq = f"{h[0]:.3f}" + ("" if error is None else f" <small>± {error:.3f}</small>")
+    else:
+        h_sq = f"{min(h):.3f}–{max(h):.3f} <small>{len(h)} contigs</small>"
+    return [
+        ("heritability h²", h_sq),
+        ("inflation λ<sub>GC</sub>", _text(found["lambda_gc"], ".3f")),
+        ("variants tested", f"{found['tested']:,}"),
+        ("variants with p &lt; 5·10⁻⁸", f"{found['genome_wide_significant']:,}"),
+        ("samples", _count(results.attrs.get("n")) or "—"),
+    ]
+
+
+def _plots(results: xr.Dataset) -> tuple[str, str]:
+    """Both plots as HTML figures, or a note that matplotlib is not installed."""
+    try:
+        return (
+            _figure(
+                png(manhattan(results)), "Manhattan plot: −log₁₀ p of every variant along the genome", 1000
+            ),
+            _figure(png(qq(results)), "Quantile-quantile plot: observed against expected −log₁₀ p", 460),
+        )
+    except MissingExtraError:
+        note = (
+            '<p class="note">There is no plot, because matplotlib is not installed: '
+            "<code>pip install 'dasklmm[plot]'</code>.</p>"
+        )
+        return note, ""
+
+
+def _figure(content: bytes, description: str, width: int) -> str:
+    data = base64.b64encode(content).decode("ascii")
+    return f'<figure><img src="data:image/png;base64,{data}" width="{width}" alt="{description}"></figure>'
+
+
+def _hits(found: Mapping[str, Any]) -> str:
+    hits = found["top_hits"]
+    if not hits:
+        return "<p>No variant has a p-value.</p>"
+    rows = [[_hit_cell(name, hit[name]) for name in _HIT_COLUMNS] for hit in hits]
+    note = (
+        '<p class="note">The strongest variant within 1 Mb of itself, β and SE per copy of the effect allele in '
+        "units of the phenotype.</p>"
+    )
+    if not found["genome_wide_significant"]:
+        note = "<p>No variant reaches p &lt; 5·10⁻⁸; these are the strongest.</p>" + note
+    return note + _table(_HIT_COLUMNS.values(), rows, numbers=range(5, 10))
+
+
+def _hit_cell(name: str, value: Any) -> str:
+    if name == "variant_position":
+        return f"{value:,}" if value and value > 0 else "—"
+    if name == "neg_log10_p_value":
+        return _text(value, ".2f")
+    if name == "effect_allele_frequency":
+        return _text(value, ".3f")
+    if name == "p_value":
+        return "&lt; 10⁻³⁰⁰" if value is not None and value < 1e-300 else _text(value, ".2e")
+    if isinstance(value, str):
+        return escape(value) or "—"
+    return _text(value, ".4g")
+
+
+def _null(results: xr.Dataset) -> str:
+    nulls = _nulls(results)
+    if not nulls:
+        return "<p>The results carry no null model.</p>"
+    rows, flags = [], []
+    for null in nulls:
+        bound = bool(null.get("at_boundary"))
+        cells = []
+        for name in _NULL_COLUMNS:
+            value = null.get(name)
+            if name == "contig":
+                cells.append(escape(str(value if value is not None else "—")))
+            elif name in ("n", "rank"):
+                cells.append(_count(value) or "—")
+            else:
+                cells.append(_text(value, ".4f" if name in ("h_sq", "h_sq_standard_error", "pve") else ".4g"))
+        cells.append("at a bound" if bound else "")
+        rows.append(cells)
+        flags.append(bound)
+    loco = bool(results.attrs.get("loco"))
+    heads = ["contig left out" if loco and n == "contig" else label for n, label in _NULL_COLUMNS.items()]
+    html = _table([*heads, ""], rows, numbers=range(1, len(heads)), flags=flags)
+    warning = f'<p class="warning"><strong>At a bound.</strong> {_BOUNDARY}</p>' if any(flags) else ""
+    note = (
+        '<p class="note">y = Xβ + u + ε, u ~ N(0, σ²K), ε ~ N(0, τ²I), fitted by restricted maximum likelihood; '
+        "γ = σ²/τ², h² = σ²/(σ² + τ²). PVE weighs σ² with the mean diagonal of K, as GEMMA does.</p>"
+    )
+    return note + warning + html
+
+
+def _calibration(found: Mapping[str, Any]) -> str:
+    value = found["lambda_gc"]
+    if value is None:
+        return "<p>Without a p-value there is no λ<sub>GC</sub>.</p>"
+    return (
+        f"<p>λ<sub>GC</sub> = {value:.3f}: the median test statistic over its median without association. 1 is "
+        "expected; a value well above 1 is left by relatedness or structure that the model does not hold, or by "
+        "many true effects.</p>"
+    )
+
+
+def _counts(results: xr.Dataset, found: Mapping[str, Any]) -> str:
+    counts = results.attrs.get("counts")
+    counts = counts if isinstance(counts, Mapping) else {}
+    rows = [
+        [escape(_COUNTS.get(str(name), str(name).replace("_", " "))), _count(value) or "—"]
+        for name, value in counts.items()
+        if not str(name).startswith("status_")
+    ]
+    left = _table(["", "count"], rows, numbers=[1]) if rows else '<p class="note">Not recorded.</p>'
+    reasons = [
+        [escape(name.replace("_", " ")), f"{count:,}", escape(_STATUSES.get(name, ""))]
+        for name, count in found["status"].items()
+    ]
+    right = _table(["status", "variants", "meaning"], reasons, numbers=[1]) if reasons else ""
+    return f'<div class="columns"><div>{left}</div><div>{right}</div></div>'
+
+
+def _run(results: xr.Dataset) -> str:
+    attrs = results.attrs
+    options = [[escape(name.replace("_", " ")), _option(attrs[name])] for name in _OPTIONS if name in attrs]
+    if "dasklmm_version" in attrs:
+        options.append(["dasklmm", escape(str(attrs["dasklmm_version"]))])
+    for name, version in _mapping(attrs.get("versions")).items():
+        options.append([escape(str(name)), escape(str(version))])
+    if "created" in attrs:
+        options.append(["created", escape(str(attrs["created"]))])
+    seconds = _mapping(attrs.get("seconds"))
+    times = [[escape(str(stage)), _text(value, ",.1f")] for stage, value in seconds.items()]
+    known = [v for v in map(_number, seconds.values()) if v is not None]
+    if len(known) > 1:
+        times.append(["sum", f"{sum(known):,.1f}"])
+    left = _table(["option", "value"], options) if options else '<p class="note">Not recorded.</p>'
+    right = _table(["stage", "seconds"], times, numbers=[1]) if times else ""
+    return f'<div class="columns"><div>{left}</div><div>{right}</div></div>'
+
+
+# parts ------------------------------------------------------------------------------------------
+
+
+def _table(
+    heads: Iterable[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    numbers: Iterable[int] = (),
+    flags: Sequence[bool] = (),
+) -> str:
+    """A table of HTML that is already escaped; `numbers` are the columns set to the right."""
+    right = set(numbers)
+
+    def cells(tag: str, values: Iterable[str]) -> str:
+        return "".join(
+            f'<{tag} class="number">{v}</{tag}>' if j in right else f"<{tag}>{v}</{tag}>"
+            for j, v in enumerate(values)
+        )
+
+    flag = ' class="flag"'
+    body = "".join(
+        f"<tr{flag if flags and flags[i] else ''}>{cells('td', row)}</tr>" for i, row in enumerate(rows)
+    )
+    return f'<div class="scroll"><table><thead><tr>{cells("th", heads)}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _nulls(results: xr.Dataset) -> list[Mapping[str, Any]]:
+    return [row for row in _sequence(results.attrs.get("null")) if isinstance(row, Mapping)]
+
+
+def _sequence(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else []
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _number(value: Any) -> float | None:
+    """A finite float, or None."""
+    try:
+        value = float(value)
+    except (TypeError, ValueError):
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _text(value: Any, spec: str) -> str:
+    number = _number(value)
+    return "—" if number is None else format(number, spec).replace("-", "−")
+
+
+def _count(value: Any) -> str:
+    number = _number(value)
+    return "" if number is None else f"{number:,.0f}"
+
+
+def _option(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return escape(", ".join(map(str, value))) or "none"
+    return escape(f"{value:,}" if isinstance(value, int) else str(value))
