@@ -1,95 +1,77 @@
-"""A genome-wide scan, from genotypes and phenotypes to results: joins, kinship, null fits, tests."""
+"""A genome-wide scan, from genotypes and phenotypes to results: kinship, null models, tests, resumable."""
 
 from __future__ import annotations
 
+import functools
+import json
 import logging
 import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import dask.array as da
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 import dasklmm
 from dasklmm import schema
-from dasklmm.errors import (
-    CovariateError,
-    KinshipError,
-    LocoError,
-    NotFiniteError,
-    OptionError,
-    PhenotypeError,
-    SampleError,
-    StoreError,
-)
+from dasklmm.cohort import Cohort, contig_ranges, join
+from dasklmm.errors import KinshipError, LocoError, OptionError, StoreError
 from dasklmm.lazy import associate, blocks, budget, run
 from dasklmm.lazy import kinship as lazy_kinship
-from dasklmm.lazy.project import operand
 from dasklmm.numerics import alternatives, design, reml, spectrum
 from dasklmm.numerics.genotypes import Gram
 from dasklmm.numerics.records import STATUS_LABELS, NullFit, RotatedData
 from dasklmm.numerics.tails import lambda_gc
 from dasklmm.readers.genotypes import open_genotypes
-from dasklmm.readers.tables import read_table
 from dasklmm.store import arrays
-from dasklmm.store.results import differences, fingerprint, open_results, write_results
+from dasklmm.store.records import Memory, Records, get, one_writer, put, remove
+from dasklmm.store.results import (
+    differences,
+    differing,
+    fingerprint,
+    open_results,
+    source_stamp,
+    write_results,
+)
 
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
-ALL = "all"
-
-
-@dataclass(frozen=True, eq=False)
-class Cohort:
-    """The analysed samples: response and design, and where each sample stands among the genotypes.
-
-    Attributes
-    ----------
-    sample_id : ndarray (sample) of str
-    y : ndarray (sample)
-    x : ndarray (sample, covariate)
-    phenotype : str
-    covariates : list of str
-        Names of the columns of x.
-    columns : ndarray (sample) of int
-        Position of each sample among the genotypes.
-    counts : dict
-        What matched.
-    """
-
-    sample_id: np.ndarray
-    y: np.ndarray
-    x: np.ndarray
-    phenotype: str
-    covariates: list[str]
-    columns: np.ndarray
-    counts: dict[str, int]
+TOTAL = "gram/total"
 
 
 @dataclass
 class Clock:
-    """Seconds of each stage, and a word to whoever watches."""
+    """Seconds of each stage, what was kept from a former run, and a word to whoever watches."""
 
     watcher: Progress | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    resumed: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[Callable[[int, int], None]]:
-        """Time a stage; yields the callable that reports its progress."""
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage."""
         start = time.perf_counter()
-        yield lambda done, total: self._tell(name, done, total)
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
-    def _tell(self, name: str, done: int, total: int) -> None:
+    def tell(self, name: str, done: int, total: int) -> None:
+        """Report progress."""
         if self.watcher is not None:
             self.watcher(name, done, total)
+
+    def count(self, name: str, kept: int, computed: int) -> None:
+        """Count what was taken from a former run, and what was computed."""
+        counts = self.resumed.setdefault(name, {"kept": 0, "computed": 0})
+        counts["kept"] += kept
+        counts["computed"] += computed
 
 
 def gwas(
@@ -134,9 +116,12 @@ def gwas(
         Of the products of genotypes; the eigendecomposition, the null fit and sums over eigenvectors are
         float64 in any case.
     store : path or URL, optional
-        Write the results there as a Zarr group, when they are complete.
+        Write the results there as a Zarr group when they are complete. Until then finished work is kept
+        beside it (`store` with ".work" behind its name), and the same call goes on from there after any
+        interruption. Give one that all workers see.
     resume : bool
-        A store that holds the results of the same inputs and options is opened instead of computed anew.
+        Take up finished work of the same inputs and options; results that are complete are opened instead of
+        computed anew. False refuses a store that holds any.
     phenotype : str, optional
         The column of `phenotypes` to analyse.
     intercept : bool
@@ -151,14 +136,16 @@ def gwas(
         n, effect_allele_frequency, beta, standard_error (per copy of the effect allele, in units of the
         phenotype), sigma_sq, chi_sq, p_value, neg_log10_p_value, status; coordinates of the variants;
         attributes with the null model of each contig, options, counts and versions. A null at a bound of
-        the variance ratio is flagged there (at_boundary), and does not end the run.
+        the variance ratio is flagged there (at_boundary), and does not end the run. `resumed` counts what was
+        taken from a former run and what was computed.
 
     Raises
     ------
     SampleError, PhenotypeError, CovariateError, NotFiniteError, KinshipError, LocoError, OptionError
         Before any genotype is read.
     StoreError
-        `store` holds something else.
+        `store` holds results or work of other inputs or options (which is said), or another run writes there;
+        or the genotypes changed while they were read.
 
     Notes
     -----
@@ -167,14 +154,13 @@ def gwas(
     """
     _check_options(test, variance_ratio, kinship, loco)
     dtype = lazy_kinship.working_dtype(precision)
-    clock = Clock(progress)
     ds = genotypes if isinstance(genotypes, xr.Dataset) else open_genotypes(genotypes)
     cohort = join(ds, phenotypes, covariates, phenotype=phenotype, intercept=intercept)
     spectrum.check_rank(rank, cohort.y.size)
     contigs = contig_ranges(ds, loco)
     given = None if _is_method(kinship) else _given_kinship(kinship, cohort)
     budget.check_eigendecomposition(cohort.y.size)
-
+    rows = schema.as_rows(ds["dosage"], "dosage", (schema.VARIANT, schema.SAMPLE), None).data
     options: dict[str, Any] = {
         "phenotype": cohort.phenotype,
         "test": test,
@@ -188,67 +174,73 @@ def gwas(
         "n_covariates": int(cohort.x.shape[1]),
         "rank": int(rank or cohort.y.size),
     }
-    inputs = {
-        **options,
-        "genotypes": _source_fingerprint(ds),
-        "samples": fingerprint(cohort.sample_id),
-        "phenotype values": fingerprint(cohort.y),
-        "covariate values": fingerprint(cohort.x),
-        "kinship values": None if given is None else fingerprint(given),
-    }
-    if store is not None:
-        found = _finished(store, inputs, resume, overwrite)
-        if found is not None:
-            return found
-    rows = schema.as_rows(ds["dosage"], "dosage", (schema.VARIANT, schema.SAMPLE), None).data
-    grams: Mapping[str, Gram] = {}
-    if given is None:
-        with clock.stage("kinship") as tell:
-            grams = _gram_matrices(rows, contigs, str(kinship), cohort, dtype, tell)
-    nulls: list[dict[str, Any]] = []
-    parts: list[np.ndarray] = []
-    with arrays.scratch(store) as scratch:
-        for contig, ranges in contigs.items():
-            with clock.stage("null model"):
-                k = _kinship_without(contig, grams, given, loco)
-                null = _null(k, cohort, rank, test)
-            nulls.append({"contig": contig, **null.summary()})
-            with clock.stage("test") as tell:
-                p = _shared_rotation(null.p.astype(dtype, copy=False), scratch)
-                parts.append(_scan(rows, ranges, null, p, cohort, tell))
-    columns = np.empty((rows.shape[0], len(associate.SCAN_COLUMNS) + 1))
-    for ranges, part in zip(contigs.values(), parts, strict=True):
-        columns[ranges] = part
-    out = _results(ds, columns, cohort, options, nulls, grams, clock)
-    if store is not None:
-        write_results(out, store, inputs, overwrite=overwrite)
-    return out
+    clock = Clock(progress)
+    scan = _Scan(ds, rows, cohort, contigs, given, options, dtype, clock)
+    if store is None:
+        return scan.run(Memory())
 
-
-def _source_fingerprint(ds: xr.Dataset) -> str:
-    """Digest of what can be known of the genotypes without reading them: variants, samples, source."""
-    known = [np.asarray(ds[name].values) for name in schema.VARIANT_COORDS if name in ds.variables]
-    source = str(ds.attrs.get("source", ""))
-    files = [file for file in (Path(source), Path(f"{source}.bed")) if source and file.is_file()]
-    stamp = [[file.stat().st_size, file.stat().st_mtime_ns] for file in files]
-    return fingerprint(np.asarray(ds["sample_id"].values), *known, source, stamp, dict(ds.sizes))
+    inputs = scan.inputs()
+    work = f"{str(store).rstrip('/')}.work"
+    with one_writer(work):
+        done = _finished(store, inputs, resume, overwrite)
+        if done is None:
+            kept = _records(work, inputs, resume, overwrite)
+            done = scan.run(kept)
+            if scan.inputs() != inputs:
+                changed = ", ".join(differing(scan.inputs(), inputs))
+                raise StoreError(
+                    f"the {changed} changed while they were read, so nothing is published. Run again with "
+                    "overwrite=True (--overwrite) when the files are at rest."
+                )
+            write_results(done, store, inputs, overwrite=overwrite)
+        remove(work)
+    return done
 
 
 def _finished(store: str | Path, inputs: dict[str, Any], resume: bool, overwrite: bool) -> xr.Dataset | None:
     """Results of the same inputs already in the store; StoreError where it holds others."""
     if overwrite:
         return None
-    differing = differences(store, inputs)
-    if differing is None:
+    names = differences(store, inputs)
+    if names is None:
         return None
-    if differing:
+    if names:
         raise StoreError(
-            f"{str(store)!r} holds results of another run, which differs in: {', '.join(differing)}. Give "
-            "another store, or overwrite=True (--overwrite)."
+            f"{str(store)!r} holds results of another run, which differs in: {', '.join(names)}. Give another "
+            "store, or overwrite=True (--overwrite)."
         )
     if not resume:
         raise StoreError(f"{str(store)!r} holds results already, and resume is False. Give overwrite=True.")
     return open_results(store)
+
+
+def _records(work: str, inputs: dict[str, Any], resume: bool, overwrite: bool) -> Records:
+    """Records of the run at `work`, after a check that what is there is of the same inputs."""
+    held = get(f"{work}/inputs.json")
+    if held is not None and not overwrite:
+        names = differing(json.loads(held), inputs)
+        if names:
+            raise StoreError(
+                f"{work!r} holds the unfinished work of another run, which differs in: {', '.join(names)}. "
+                "Give another store, or overwrite=True (--overwrite) to drop that work."
+            )
+        if not resume:
+            raise StoreError(f"{work!r} holds unfinished work, and resume is False. Give overwrite=True.")
+    kept = Records(work, fingerprint(inputs))
+    if held is not None and overwrite:
+        for name in kept.names():
+            remove(f"{work}/{name}")
+    put(f"{work}/inputs.json", json.dumps(inputs, sort_keys=True, indent=1).encode())
+    client = run.active_client()
+    if client is not None and not all(client.run(_sees, work).values()):
+        raise StoreError(
+            f"not every worker sees {work!r}. Give a store on a file system that all workers share, or a URL."
+        )
+    return kept
+
+
+def _sees(work: str) -> bool:
+    return get(f"{work}/inputs.json") is not None
 
 
 def _check_options(test: str, variance_ratio: str, kinship: Any, loco: bool) -> None:
@@ -269,166 +261,6 @@ def _check_options(test: str, variance_ratio: str, kinship: Any, loco: bool) -> 
 
 def _is_method(kinship: Any) -> bool:
     return isinstance(kinship, str) and kinship in lazy_kinship.METHODS
-
-
-# joining ----------------------------------------------------------------------------------------
-
-
-def join(
-    ds: xr.Dataset,
-    phenotypes: Any,
-    covariates: Any = None,
-    *,
-    phenotype: str | None = None,
-    intercept: bool = True,
-) -> Cohort:
-    """Join genotypes, phenotypes and covariates by sample id, in the genotypes' order.
-
-    Raises
-    ------
-    SampleError
-        Duplicate ids, or no sample in common; with counts.
-    PhenotypeError, CovariateError, NotFiniteError
-        Values that cannot be analysed, named.
-    """
-    ids = schema.sample_ids(ds)
-    if ids is None:
-        raise SampleError(
-            "the genotypes carry no sample_id, so phenotypes cannot be joined to them. Assign the "
-            "coordinate sample_id over the dim sample."
-        )
-    response = _phenotype(phenotypes, phenotype)
-    table = _covariates(covariates)
-    known = response.dropna()
-    counts = {
-        "samples_in_genotypes": int(ids.size),
-        "samples_in_phenotypes": int(response.size),
-        "samples_with_phenotype": int(known.size),
-    }
-    used = np.isin(ids, known.index.to_numpy(dtype=str))
-    counts["samples_with_genotypes_and_phenotype"] = int(used.sum())
-    if table is not None:
-        complete = table.dropna()
-        counts["samples_in_covariates"] = len(table)
-        counts["samples_with_covariates"] = len(complete)
-        used &= np.isin(ids, complete.index.to_numpy(dtype=str))
-    counts["samples_used"] = int(used.sum())
-    if not used.any():
-        seen = [("genotypes", ids), ("phenotypes", known.index)]
-        if table is not None:
-            seen.append(("covariates", table.index))
-        raise SampleError(
-            "no sample is in all of "
-            + ", ".join(f"the {name} ({len(v)} samples, such as {', '.join(map(repr, map(str, v[:2])))})"
-                        for name, v in seen)
-            + ". Check that the files use the same sample ids."
-        )  # fmt: skip
-    sample_id = ids[used]
-    y = known.loc[sample_id].to_numpy(dtype=np.float64)
-    design.check_finite(y, f"phenotype {response.name!r}")
-    columns = [np.ones((y.size, 1))] if intercept else []
-    names = ["intercept"] if intercept else []
-    if table is not None:
-        columns.append(table.loc[sample_id].to_numpy(dtype=np.float64))
-        names += [str(c) for c in table.columns]
-    if not columns:
-        raise CovariateError("no covariate and intercept=False; at least one fixed effect is needed.")
-    x = np.column_stack(columns)
-    for j, name in enumerate(names):
-        design.check_finite(x[:, j], f"covariate {name!r}")
-    design.check_design(x, y.size, names, "the covariates")
-    design.check_response(y, x, f"phenotype {response.name!r}")
-    if not design.has_intercept(x):
-        logger.info("no intercept: no constant lies in the span of the covariates")
-    return Cohort(sample_id, y, x, str(response.name), names, np.flatnonzero(used), counts)
-
-
-def _phenotype(phenotypes: Any, name: str | None) -> pd.Series:
-    if isinstance(phenotypes, (str, Path)):
-        own_column = str(phenotypes).endswith(".fam")
-        phenotypes = read_table(phenotypes)
-        if own_column and name is None:
-            name = str(phenotypes.columns[0])  # the phenotype that PLINK itself knows
-    if isinstance(phenotypes, xr.DataArray):
-        phenotypes = pd.Series(phenotypes.values, index=phenotypes["sample_id"].values, name=phenotypes.name)
-    frame = phenotypes.to_frame() if isinstance(phenotypes, pd.Series) else phenotypes
-    if not isinstance(frame, pd.DataFrame):
-        raise PhenotypeError(
-            f"phenotypes are a {type(phenotypes).__name__}; a path, or a pandas DataFrame or Series indexed "
-            "by sample id is needed."
-        )
-    names = [str(c) for c in frame.columns]
-    if name is None:
-        if len(names) != 1:
-            raise PhenotypeError(
-                f"phenotypes have {len(names)} columns ({', '.join(names[:8])}); name one: phenotype='…' "
-                "(--pheno-col on the command line)."
-            )
-        name = names[0]
-    if name not in names:
-        raise PhenotypeError(f"there is no phenotype {name!r}; the columns are {', '.join(names)}.")
-    column = frame.iloc[:, names.index(name)]
-    if not pd.api.types.is_numeric_dtype(column.dtype):
-        raise PhenotypeError(
-            f"phenotype {name!r} is not numeric (for example {column.dropna().iloc[0]!r}); numbers are "
-            "needed, with NA for missing."
-        )
-    column = pd.Series(column.to_numpy(dtype=np.float64), index=_index(frame), name=name)
-    schema.check_unique(column.index.to_numpy(dtype=str), "the phenotypes")
-    if np.isinf(column).any():
-        raise NotFiniteError(
-            f"phenotype {name!r} has {int(np.isinf(column).sum())} infinite values. Set them to NA or mend them."
-        )
-    return column
-
-
-def _covariates(covariates: Any) -> pd.DataFrame | None:
-    if covariates is None:
-        return None
-    table = read_table(covariates) if isinstance(covariates, (str, Path)) else covariates
-    if isinstance(table, pd.Series):
-        table = table.to_frame()
-    table = table.set_axis(_index(table), axis=0)
-    schema.check_unique(table.index.to_numpy(dtype=str), "the covariates")
-    wrong = [str(c) for c in table.columns if not pd.api.types.is_numeric_dtype(table[c].dtype)]
-    if wrong:
-        raise CovariateError(
-            f"covariates {', '.join(map(repr, wrong))} are not numeric; numbers are needed. Code categories "
-            "as 0/1 columns."
-        )
-    return table.astype(np.float64)
-
-
-def _index(frame: pd.DataFrame) -> pd.Index:
-    return pd.Index(frame.index.astype(str).to_numpy(dtype=object), name="sample_id", dtype=object)
-
-
-def contig_ranges(ds: xr.Dataset, loco: bool) -> dict[str, np.ndarray]:
-    """Variants of each group that is scanned with one null model: of each contig with LOCO, or all.
-
-    Raises
-    ------
-    LocoError
-        Fewer than two contigs.
-    """
-    if not loco:
-        return {ALL: np.arange(ds.sizes[schema.VARIANT])}
-    if "variant_contig" not in ds.coords and "variant_contig" not in ds:
-        raise LocoError(
-            "the genotypes carry no variant_contig, which leaving a contig out needs. Assign it over the dim "
-            "variant, or give loco=False (--no-loco)."
-        )
-    names = np.asarray(ds["variant_contig"].values, dtype=str)
-    contigs = list(dict.fromkeys(names.tolist()))
-    if len(contigs) < 2:
-        raise LocoError(
-            f"leave-one-contig-out needs variants on at least two contigs; all {names.size} are on "
-            f"{contigs[0]!r}. Give loco=False (--no-loco), or a kinship from other variants."
-        )
-    return {contig: np.flatnonzero(names == contig) for contig in contigs}
-
-
-# kinship and null -------------------------------------------------------------------------------
 
 
 def _given_kinship(kinship: Any, cohort: Cohort) -> np.ndarray:
@@ -455,45 +287,10 @@ def _given_kinship(kinship: Any, cohort: Cohort) -> np.ndarray:
     return k
 
 
-def _gram_matrices(
-    rows: Any,
-    contigs: Mapping[str, np.ndarray],
-    method: str,
-    cohort: Cohort,
-    dtype: Any,
-    tell: Callable[[int, int], None],
-) -> dict[str, Gram]:
-    lazily = [
-        lazy_kinship.gram_matrix(
-            schema.take(rows, ranges),
-            method,
-            samples=cohort.columns,
-            dtype=dtype,  # type: ignore[arg-type]
-        )
-        for ranges in contigs.values()
-    ]
-    return dict(zip(contigs, run.run_blocks(lazily, tell), strict=True))
-
-
-def _kinship_without(
-    contig: str, grams: Mapping[str, Gram], given: np.ndarray | None, loco: bool
-) -> np.ndarray:
-    if given is not None:
-        return given
-    if not loco:
-        return lazy_kinship.scaled(grams[contig])
-    others = [gram for name, gram in grams.items() if name != contig]
-    total = others[0]
-    for gram in others[1:]:
-        total = total + gram
-    return lazy_kinship.scaled(total)
-
-
 @dataclass(frozen=True, eq=False)
 class Null:
-    """Null model of one group of variants: its rotation, its fit, and the test prepared from both."""
+    """Null model of one group of variants: its fit, and the test prepared from it."""
 
-    p: np.ndarray
     data: RotatedData
     fit: NullFit
     pve: float
@@ -518,82 +315,247 @@ class Null:
         }
 
 
-def _null(k: np.ndarray, cohort: Cohort, rank: int | None, test: alternatives.Test) -> Null:
-    y, x = cohort.y, cohort.x
+class _Scan:
+    """One run: what it reads, and the steps that leave their work in records."""
+
+    def __init__(
+        self,
+        ds: xr.Dataset,
+        rows: da.Array,
+        cohort: Cohort,
+        contigs: dict[str, np.ndarray],
+        given: np.ndarray | None,
+        options: dict[str, Any],
+        dtype: Any,
+        clock: Clock,
+    ) -> None:
+        self.ds, self.rows, self.cohort, self.contigs = ds, rows, cohort, contigs
+        self.given, self.options, self.dtype, self.clock = given, options, dtype, clock
+        self.slices = [schema.take(rows, index) for index in contigs.values()]
+        self.tested, self.to_test = 0, sum(part.numblocks[0] for part in self.slices)
+        self.variants_in_kinship = 0
+
+    def inputs(self) -> dict[str, Any]:
+        """Every input and option by name, as a value or a digest; equal ones give equal results."""
+        known = [np.asarray(self.ds[n].values) for n in schema.VARIANT_COORDS if n in self.ds.variables]
+        cohort = self.cohort
+        return {
+            **self.options,
+            "genotypes": fingerprint(
+                np.asarray(self.ds["sample_id"].values),
+                *known,
+                {str(k): v for k, v in self.ds.sizes.items()},
+                source_stamp(str(self.ds.attrs.get("source", ""))),
+            ),
+            "blocks": fingerprint([list(part.chunks[0]) for part in self.slices]),
+            "samples": fingerprint(cohort.sample_id),
+            "phenotype values": fingerprint(cohort.y),
+            "covariate values": fingerprint(cohort.x),
+            "kinship values": None if self.given is None else fingerprint(self.given),
+            "version": dasklmm.__version__,
+        }
+
+    def run(self, kept: Records | Memory) -> xr.Dataset:
+        """All steps; what `kept` holds already is not computed again."""
+        if self.given is None:
+            with self.clock.stage("kinship"):
+                self._grams(kept)
+        nulls = []
+        columns = np.empty((self.rows.shape[0], len(associate.SCAN_COLUMNS) + 1))
+        for i, (contig, index) in enumerate(self.contigs.items()):
+            with self.clock.stage("null model"):
+                null = self._null(kept, i)
+            nulls.append({"contig": contig, **null.summary()})
+            with self.clock.stage("test"):
+                columns[index] = self._test(kept, i, null)
+        return self._results(columns, nulls)
+
+    def _grams(self, kept: Records | Memory) -> None:
+        """One Gram matrix a contig, and their sum."""
+        names = [f"gram/{i:05d}" for i in range(len(self.slices))]
+        wanted = [i for i, name in enumerate(names) if kept.read(name) is None]
+        self.clock.count("kinship", len(names) - len(wanted), len(wanted))
+        method = self.options["kinship"]
+        parts = [
+            lazy_kinship.gram_matrix(self.slices[i], method, samples=self.cohort.columns, dtype=self.dtype)
+            for i in wanted
+        ]
+        keep = blocks.delayed_call(_keep_gram, "kinship-keep")
+        where = kept if isinstance(kept, Records) else None
+        tasks = [keep(part, where, names[i]) for i, part in zip(wanted, parts, strict=True)]
+        grams = run.run_blocks(tasks, functools.partial(self.clock.tell, "kinship"))
+        for i, gram in zip(wanted, grams, strict=True):
+            if gram is not None:
+                kept.write(names[i], gram.matrix, n_variants=gram.n_variants)
+        if kept.read(TOTAL) is None:
+            total = _gram(kept, names[0])
+            for name in names[1:]:
+                total = total + _gram(kept, name)
+            kept.write(TOTAL, total.matrix, n_variants=total.n_variants)
+        self.variants_in_kinship = _gram(kept, TOTAL).n_variants
+
+    def _null(self, kept: Records | Memory, i: int) -> Null:
+        """Null model of the group i; its rotation is left in `kept` if it is needed."""
+        needed = any(kept.read(name) is None for name in self._tests(i))
+        found = kept.read(f"null/{i:05d}")
+        if found is None or (needed and kept.read(f"p/{i:05d}") is None):
+            where = kept if isinstance(kept, Records) else None
+            name = f"gram/{i:05d}" if self.options["loco"] else None
+            y, x, rank = self.cohort.y, self.cohort.x, self.options["rank"]
+            if where is not None and self.given is None:
+                # where the Gram matrices lie: on a worker, with all of its machine's cores
+                run.call(_decompose_kept, where, i, name, y, x, rank, self.dtype)
+            else:
+                k = self.given if self.given is not None else _kinship(kept, name)
+                _keep_rotation(kept, i, _rotation(k, y, x, rank), self.dtype)
+            found = kept.read(f"null/{i:05d}")
+            self.clock.count("null model", 0, 1)
+        else:
+            self.clock.count("null model", 1, 0)
+        if found is None:
+            raise StoreError(f"the null model of group {i} was written and cannot be read back. Run again.")
+        table, meta = found
+        return _fit(table, meta["mean_diagonal"], self.cohort, self.options)
+
+    def _tests(self, i: int) -> list[str]:
+        return [f"test/{i:05d}/{j:06d}" for j in range(self.slices[i].numblocks[0])]
+
+    def _test(self, kept: Records | Memory, i: int, null: Null) -> np.ndarray:
+        """Tests of the variants of group i, (variant, column)."""
+        names = self._tests(i)
+        found = [kept.read(name) for name in names]
+        wanted = [j for j, block in enumerate(found) if block is None]
+        self.clock.count("test", len(names) - len(wanted), len(wanted))
+        out = [None if block is None else block[0] for block in found]
+        if wanted:
+            lazily = associate.scan(
+                null.test,
+                _operand(kept, f"p/{i:05d}"),
+                self.slices[i],
+                samples=self.cohort.columns,
+                intercept=self.options["intercept"],
+            )
+            lazy_blocks = blocks.delayed_blocks(lazily)
+            parts = [lazy_blocks[j] for j in wanted]
+            if isinstance(kept, Records):
+                keep = blocks.delayed_call(_keep_block, f"keep-{self.options['test']}")
+                parts = [keep(part, kept, names[j]) for j, part in zip(wanted, parts, strict=True)]
+            before = self.tested + len(names) - len(wanted)
+
+            def tell(done: int, total: int) -> None:
+                self.clock.tell("test", before + done, self.to_test)
+
+            for j, block in zip(wanted, run.run_blocks(parts, tell), strict=True):
+                out[j] = block
+        self.tested += len(names)
+        kept.drop(f"p/{i:05d}")
+        return np.concatenate([block for block in out if block is not None])
+
+    def _results(self, columns: np.ndarray, nulls: list[dict[str, Any]]) -> xr.Dataset:
+        coords = {n: self.ds[n] for n in schema.VARIANT_COORDS if n in self.ds.variables}
+        out = associate.dataset(columns, associate.SCAN_COLUMNS, coords)
+        codes = columns[:, -1].astype(np.int64)
+        counts = dict(self.cohort.counts, variants=int(codes.size))
+        if self.given is None:
+            counts["variants_in_kinship"] = self.variants_in_kinship
+        for code, label in enumerate(STATUS_LABELS):
+            if (codes == code).any():
+                counts[f"status_{label}"] = int((codes == code).sum())
+        out.attrs = {
+            **self.options,
+            "lambda_gc": lambda_gc(out["neg_log10_p_value"].values),
+            "dasklmm_version": dasklmm.__version__,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "counts": counts,
+            "null": nulls,
+            "seconds": {k: round(v, 3) for k, v in self.clock.seconds.items()},
+            "resumed": self.clock.resumed,
+        }
+        return out
+
+
+# what tasks do -----------------------------------------------------------------------------------
+
+
+def _keep_gram(gram: Gram, kept: Records | None, name: str) -> Gram | None:
+    if kept is None:
+        return gram
+    kept.write(name, gram.matrix, n_variants=gram.n_variants)
+    return None
+
+
+def _keep_block(block: np.ndarray, kept: Records, name: str) -> np.ndarray:
+    kept.write(name, block)
+    return block
+
+
+def _gram(kept: Records | Memory, name: str) -> Gram:
+    found = kept.read(name)
+    if found is None:
+        raise StoreError(
+            f"the record {name!r} is gone or damaged. Run the same command again: what is whole is kept."
+        )
+    return Gram(found[0], int(found[1]["n_variants"]))
+
+
+def _kinship(kept: Records | Memory, without: str | None) -> np.ndarray:
+    """Kinship of all contigs, or of all but one."""
+    total = _gram(kept, TOTAL)
+    return lazy_kinship.scaled(total if without is None else total - _gram(kept, without))
+
+
+@dataclass(frozen=True, eq=False)
+class _Rotation:
+    """Eigenvectors (eigen, sample), and a table (eigen, 2 + covariate) of s, Py and PX."""
+
+    p: np.ndarray
+    table: np.ndarray
+    mean_diagonal: float
+
+
+def _rotation(k: np.ndarray, y: np.ndarray, x: np.ndarray, rank: int) -> _Rotation:
     if design.has_intercept(x):
         # leaves REML as it is; the plain likelihood of the score test and PVE are then GEMMA's
         k = spectrum.double_centered(k)
     pairs = spectrum.eigendecompose(k, rank)
-    low_rank = rank is not None and rank < y.size
-    unrotated = (y, x) if low_rank else (None, None)
-    data = design.rotated_data(pairs.p @ y, pairs.p @ x, pairs.s, *unrotated, cohort.covariates)
+    table = np.column_stack([pairs.s, pairs.p @ y, pairs.p @ x])
+    return _Rotation(pairs.p, table, float(np.trace(k)) / y.size)
+
+
+def _keep_rotation(kept: Records | Memory, i: int, rotation: _Rotation, dtype: Any) -> None:
+    kept.write(f"p/{i:05d}", rotation.p.astype(dtype, copy=False))
+    kept.write(f"null/{i:05d}", rotation.table, mean_diagonal=rotation.mean_diagonal)
+
+
+def _decompose_kept(
+    kept: Records, i: int, without: str | None, y: np.ndarray, x: np.ndarray, rank: int, dtype: Any
+) -> None:
+    budget.check_eigendecomposition(y.size)
+    with blocks.all_blas_threads():
+        _keep_rotation(kept, i, _rotation(_kinship(kept, without), y, x, rank), dtype)
+
+
+def _fit(table: np.ndarray, mean_diagonal: float, cohort: Cohort, options: dict[str, Any]) -> Null:
+    y, x, test = cohort.y, cohort.x, options["test"]
+    unrotated = (y, x) if table.shape[0] < y.size else (None, None)
+    data = design.rotated_data(table[:, 1], table[:, 2:], table[:, 0], *unrotated, cohort.covariates)
     fit = reml.fit_null(data, on_boundary="clamp")
     if fit.at_boundary:
         logger.warning("the variance ratio lies at a bound: log_gamma %.3g", fit.log_gamma)
-    pve = reml.proportion_of_variance(fit, float(np.trace(k)) / y.size)
     log_gamma = fit.log_gamma
     if test == "score":
         log_gamma = reml.fit_null(data, criterion="ml", on_boundary="clamp").log_gamma
-    return Null(pairs.p, data, fit, pve, alternatives.alternative_test(data, log_gamma, test))
+    pve = reml.proportion_of_variance(fit, mean_diagonal)
+    return Null(data, fit, pve, alternatives.alternative_test(data, log_gamma, test))
 
 
-# tests ------------------------------------------------------------------------------------------
-
-
-def _shared_rotation(p: np.ndarray, scratch: Path | None) -> Any:
-    """P as the blocks will find it: in memory for threads, stored or scattered for a cluster."""
+def _operand(kept: Records | Memory, name: str) -> Any:
+    """P as the blocks find it: in its record, in memory for threads, or scattered over a cluster."""
+    found = kept.read(name)
+    if found is None:
+        raise StoreError(f"the record {name!r} is gone or damaged. Run the same command again.")
+    p = found[0]
+    if isinstance(kept, Records):
+        return arrays.StoredArray(kept.stored(name, p.shape, p.dtype))
     client = run.active_client()
-    if client is None:
-        return p
-    if scratch is not None:
-        path = scratch / f"p-{uuid.uuid4().hex}.zarr"
-        return operand(arrays.write_array(path, p, (schema.EIGEN, schema.SAMPLE)))
-    return client.scatter(p, broadcast=True, hash=False)
-
-
-def _scan(
-    rows: Any,
-    ranges: np.ndarray,
-    null: Null,
-    p: Any,
-    cohort: Cohort,
-    tell: Callable[[int, int], None],
-) -> np.ndarray:
-    lazily = associate.scan(
-        null.test,
-        p,
-        schema.take(rows, ranges),
-        samples=cohort.columns,
-        intercept=bool(design.has_intercept(cohort.x)),
-    )
-    return np.concatenate(run.run_blocks(blocks.delayed_blocks(lazily), tell))
-
-
-def _results(
-    ds: xr.Dataset,
-    columns: np.ndarray,
-    cohort: Cohort,
-    options: dict[str, Any],
-    nulls: list[dict[str, Any]],
-    grams: Mapping[str, Gram],
-    clock: Clock,
-) -> xr.Dataset:
-    coords = {name: ds[name] for name in schema.VARIANT_COORDS if name in ds.coords or name in ds}
-    out = associate.dataset(columns, associate.SCAN_COLUMNS, coords)
-    codes = columns[:, -1].astype(np.int64)
-    counts = dict(cohort.counts, variants=int(codes.size))
-    if grams:
-        counts["variants_in_kinship"] = int(sum(g.n_variants for g in grams.values()))
-    for code, label in enumerate(STATUS_LABELS):
-        if (codes == code).any():
-            counts[f"status_{label}"] = int((codes == code).sum())
-    out.attrs = {
-        **options,
-        "lambda_gc": lambda_gc(out["neg_log10_p_value"].values),
-        "dasklmm_version": dasklmm.__version__,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "counts": counts,
-        "null": nulls,
-        "seconds": {k: round(v, 3) for k, v in clock.seconds.items()},
-    }
-    return out
+    return p if client is None else client.scatter(p, broadcast=True, hash=False)

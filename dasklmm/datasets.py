@@ -14,7 +14,6 @@ from dasklmm.errors import StoreError
 from dasklmm.numerics.simulate import simulate_cohort
 from dasklmm.store.genotypes import write_genotypes
 
-
 # The cohort of the command line: human-like in its number of contigs, with a few effects that 1,000 samples
 # can find, and a polygenic rest small enough that a scan's lambda stays near 1.
 DEMONSTRATION: dict[str, Any] = {

@@ -123,7 +123,12 @@ def test_order_of_samples_in_tables_and_kinship_is_of_no_account(cohort, tables)
     k = k.isel(sample_0=order, sample_1=order)
     want = dasklmm.gwas(cohort, y, x, loco=False, precision="double")
     got = dasklmm.gwas(
-        cohort, y.iloc[rng.permutation(N)], x.iloc[rng.permutation(N)], kinship=k, loco=False, precision="double"
+        cohort,
+        y.iloc[rng.permutation(N)],
+        x.iloc[rng.permutation(N)],
+        kinship=k,
+        loco=False,
+        precision="double",
     )
     np.testing.assert_allclose(got["beta"], want["beta"], rtol=1e-7)
     shuffled = cohort.isel(sample=rng.permutation(N))
@@ -137,15 +142,19 @@ def test_samples_without_values_are_left_out_and_counted(cohort, tables):
     x.iloc[5:15, 0] = np.nan
     y = pd.concat([y, pd.DataFrame({"trait": [1.0, 2.0]}, index=["stranger", "other"])])
     got = dasklmm.gwas(cohort, y, x, loco=False)
-    assert got.attrs["counts"] | {
-        "samples_in_genotypes": 120,
-        "samples_in_phenotypes": 122,
-        "samples_with_phenotype": 112,
-        "samples_with_genotypes_and_phenotype": 110,
-        "samples_in_covariates": 120,
-        "samples_with_covariates": 110,
-        "samples_used": 105,
-    } == got.attrs["counts"]
+    assert (
+        got.attrs["counts"]
+        | {
+            "samples_in_genotypes": 120,
+            "samples_in_phenotypes": 122,
+            "samples_with_phenotype": 112,
+            "samples_with_genotypes_and_phenotype": 110,
+            "samples_in_covariates": 120,
+            "samples_with_covariates": 110,
+            "samples_used": 105,
+        }
+        == got.attrs["counts"]
+    )
     assert got["n"].max() == 105
     want = dasklmm.gwas(cohort.isel(sample=slice(15, None)), *tables, loco=False)
     np.testing.assert_allclose(got["neg_log10_p_value"], want["neg_log10_p_value"], rtol=1e-6)
@@ -231,11 +240,23 @@ def test_intercept_is_optional_and_said(cohort, tables, caplog):
         ({"y": lambda y: y.astype(str)}, errors.PhenotypeError, "not numeric"),
         ({"y": lambda y: "none.tsv"}, errors.TableError, "there is no table"),
         ({"y": lambda y: 3}, errors.PhenotypeError, "are a int"),
-        ({"x": lambda x: x.assign(one=2.0)}, errors.CovariateError, "'one' is constant, and so is 'intercept'"),
-        ({"x": lambda x: x.assign(s=x.age + x.sex)}, errors.CovariateError, "'s' is a linear combination of 'age', 'sex'"),
+        (
+            {"x": lambda x: x.assign(one=2.0)},
+            errors.CovariateError,
+            "'one' is constant, and so is 'intercept'",
+        ),
+        (
+            {"x": lambda x: x.assign(s=x.age + x.sex)},
+            errors.CovariateError,
+            "'s' is a linear combination of 'age', 'sex'",
+        ),
         ({"x": lambda x: x.assign(a="u")}, errors.CovariateError, "'a' are not numeric"),
         ({"x": lambda x: x.replace(x.iloc[0, 0], np.inf)}, errors.NotFiniteError, "covariate 'age'"),
-        ({"x": lambda x: pd.DataFrame(np.eye(N)[:, :-1], index=x.index)}, errors.CovariateError, "120 columns for 120"),
+        (
+            {"x": lambda x: pd.DataFrame(np.eye(N)[:, :-1], index=x.index)},
+            errors.CovariateError,
+            "120 columns for 120",
+        ),
         ({"phenotype": "height"}, errors.PhenotypeError, "no phenotype 'height'; the columns are trait"),
         ({"kinship": "ibs"}, errors.OptionError, "'rrm', 'grm', 'centered'"),
         ({"test": "t"}, errors.OptionError, "'lrt', 'wald', 'score'"),
@@ -243,8 +264,16 @@ def test_intercept_is_optional_and_said(cohort, tables, caplog):
         ({"precision": "half"}, errors.OptionError, "precision is 'half'"),
         ({"rank": 0}, errors.RankError, "from 1 to 120"),
         ({"kinship": np.eye(N), "loco": False}, errors.KinshipError, "joined by id"),
-        ({"kinship": xr.DataArray(np.eye(N), dims=("sample_0", "sample_1"))}, errors.LocoError, "a kinship of your own"),
-        ({"kinship": xr.DataArray(np.eye(N), dims=("a", "b")), "loco": False}, errors.KinshipError, "no sample ids"),
+        (
+            {"kinship": xr.DataArray(np.eye(N), dims=("sample_0", "sample_1"))},
+            errors.LocoError,
+            "a kinship of your own",
+        ),
+        (
+            {"kinship": xr.DataArray(np.eye(N), dims=("a", "b")), "loco": False},
+            errors.KinshipError,
+            "no sample ids",
+        ),
     ],
 )
 def test_bad_input_is_refused_before_any_work(cohort, tables, change, error, message, no_compute):
@@ -296,12 +325,11 @@ def test_kinship_from_a_path(cohort, tables, tmp_path):
 def test_store_is_whole_and_opened_again(cohort, tables, tmp_path):
     store = tmp_path / "r.zarr"
     first = dasklmm.gwas(cohort, *tables, store=store)
-    assert not list(tmp_path.glob("*.partial"))
-    assert not list(tmp_path.glob("*.scratch"))
     seen = []
     again = dasklmm.gwas(cohort, *tables, store=store, progress=lambda *a: seen.append(a))
     assert seen == []
     xr.testing.assert_identical(again, open_results(store))
+    assert {p.name for p in tmp_path.iterdir()} == {"r.zarr"}
     for name in first.data_vars:
         np.testing.assert_array_equal(again[name], first[name])
     assert again.attrs["counts"] == first.attrs["counts"]
@@ -335,8 +363,8 @@ def test_progress_counts_every_block(cohort, tables):
     dasklmm.gwas(cohort, *tables, progress=lambda *a: seen.append(a))
     tests = [s for s in seen if s[0] == "test"]
     assert {s[0] for s in seen} == {"kinship", "test"}
-    assert all(done <= total for _, done, total in seen)
-    assert sum(done == total for _, done, total in tests) == 3  # one contig after the other
+    assert [done for _, done, _ in tests] == list(range(1, len(tests) + 1))
+    assert {total for _, _, total in tests} == {len(tests)}
 
 
 @pytest.mark.slow
@@ -347,7 +375,7 @@ def test_calibration_with_relatives():
     ds = dasklmm.simulate(300, 2000, n_causal=0, causal_variance=0.0, family_fraction=0.8, seed=2)
     calls = ds["dosage"].values
     traits = simulate_phenotype(calls, 0.6, n_phenotypes=200, seed=3)
-    z, kept = standardised(calls)
+    z, _ = standardised(calls)
     tested = z[::2]
     pairs = spectrum.eigendecompose(z.T @ z / len(z))
     from dasklmm.numerics import alternatives, design

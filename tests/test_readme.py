@@ -22,7 +22,9 @@ def test_example_runs(index, tmp_path):
     path = tmp_path / "example.py"
     body = "".join(f"    {line}\n" if line else "\n" for line in EXAMPLES[index].splitlines())
     path.write_text(f"def main():\n{body}\n\nif __name__ == '__main__':\n    main()\n")
-    done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, check=False, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, str(path)], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     if index == 0:
         assert "beta" in done.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -46,6 +47,13 @@ def one_blas_thread() -> Iterator[None]:
             if _inside == 0:
                 _limiter.restore_original_limits()
                 _limiter = None
+
+
+@contextmanager
+def all_blas_threads() -> Iterator[None]:
+    """Give BLAS every core, also where a worker's environment holds it at one: for the one large task."""
+    with _controller().limit(limits=os.cpu_count() or 1, user_api="blas"):
+        yield
 
 
 class _BlockCall:

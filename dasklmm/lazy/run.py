@@ -58,3 +58,11 @@ def run_blocks(parts: Sequence[Delayed], on_done: OnDone | None = None) -> list[
 
     with Callback(posttask=finished):
         return list(dask.compute(*parts, traverse=False))
+
+
+def call(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function on a worker of the active cluster, or here where there is none. Eager."""
+    client = active_client()
+    if client is None:
+        return function(*arguments)
+    return client.submit(function, *arguments, pure=False).result()

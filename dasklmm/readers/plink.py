@@ -28,7 +28,9 @@ class BedRows:
 
     def __getitem__(self, index: tuple[Any, Any]) -> np.ndarray:
         rows, columns = index
-        bed = _bed_reader().open_bed(self.path, iid_count=self.shape[1], sid_count=self.shape[0], count_A1=True)
+        bed = _bed_reader().open_bed(
+            self.path, iid_count=self.shape[1], sid_count=self.shape[0], count_A1=True
+        )
         calls = bed.read(index=(slice(None), rows), dtype="int8", order="F", num_threads=1)
         out = calls.T
         out[out == MISSING] = -1

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 import uuid
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -131,14 +128,15 @@ def exists(path: str | Path) -> bool:
 class StoredArray:
     """Handle of a stored operand: small in a graph, read once by each process and kept.
 
-    The key is made with the handle, so that an array written anew under the same path is read anew.
+    Holds a zarr.Array or anything with shape, dtype and ``[...]``, which must pickle. The key is made with
+    the handle, so that an array written anew under the same path is read anew.
     """
 
     _kept: ClassVar[OrderedDict[str, np.ndarray]] = OrderedDict()
     _lock = threading.Lock()
     _limit = 2
 
-    def __init__(self, array: zarr.Array, dtype: Any = None) -> None:
+    def __init__(self, array: Any, dtype: Any = None) -> None:
         self.array = array
         self.dtype = np.dtype(dtype or array.dtype)
         self.key = uuid.uuid4().hex
@@ -202,17 +200,3 @@ def write_kinship(kinship: xr.DataArray, path: str | Path, *, overwrite: bool = 
     ids = np.asarray(kinship["sample_id_0"].values, dtype=str).astype(np.dtypes.StringDType())
     group.create_array("sample_id", data=ids, dimension_names=["sample_0"])
     write_array(f"{str(path).rstrip('/')}/kinship", values, ("sample_0", "sample_1"), overwrite=True)
-
-
-@contextmanager
-def scratch(store: str | Path | None) -> Iterator[Path | None]:
-    """Folder beside a local store for what only the run needs; removed at the end. None otherwise."""
-    if store is None or "://" in str(store):
-        yield None
-        return
-    folder = Path(f"{store}.scratch")
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Results on disk: a Zarr group that is complete or not there, with the fingerprint of what made it."""
+"""Results on disk: a Zarr group that is complete, or refused."""
 
 from __future__ import annotations
 
@@ -10,14 +10,19 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import xarray as xr
 import zarr
 
 from dasklmm.errors import StoreError
+from dasklmm.store import records
 
-SUCCESS = "complete"
+SUCCESS = "_SUCCESS"
 CHUNK_VARIANTS = 65_536
+# What differs between two runs of the same inputs is kept elsewhere (run.json), so that equal runs leave
+# equal bytes.
+OF_THE_RUN = ("created", "seconds", "resumed")
 
 
 def fingerprint(*values: Any) -> str:
@@ -36,13 +41,30 @@ def fingerprint(*values: Any) -> str:
     return digest.hexdigest()
 
 
+def source_stamp(path: str) -> str:
+    """Digest of names, sizes and times of the files at a path or URL, without reading them; "" if none."""
+    if not path:
+        return ""
+    try:
+        fs, root = fsspec.core.url_to_fs(path)
+        fs.invalidate_cache()
+        found = fs.find(root, detail=True)
+    except (FileNotFoundError, ValueError, ImportError):
+        return ""
+    facts = []
+    for name, info in sorted(found.items()):
+        stamp = next((str(info[k]) for k in ("ETag", "etag", "mtime", "LastModified") if k in info), "")
+        facts.append([name[len(root) :], info.get("size"), stamp])
+    return fingerprint(facts) if facts else ""
+
+
 def write_results(
     results: xr.Dataset, path: str | Path, inputs: dict[str, Any], *, overwrite: bool = False
 ) -> None:
     """Write a Dataset of results as a Zarr group (format 3). Eager.
 
-    On a local disk the group is made beside its place and renamed into it, so that what is there is
-    complete. Elsewhere the mark of completeness is written last.
+    On a local disk the group is made beside its place and renamed into it. On an object store the file
+    _SUCCESS, a manifest with a checksum of each array, is written last. Equal results give equal bytes.
 
     Parameters
     ----------
@@ -50,18 +72,20 @@ def write_results(
     path : str or Path
         Path or URL.
     inputs : dict
-        Name of each input or option → its value or fingerprint, compared on resume.
+        Name of each input or option → its value or fingerprint, compared when the run is repeated.
     overwrite : bool
         Replace what is there.
     """
-    local = "://" not in str(path)
-    if local and Path(path).exists() and not overwrite:
-        raise StoreError(f"{str(path)!r} exists already. Give another path, or overwrite=True.")
-    target = f"{path}.{os.getpid()}.partial" if local else str(path)
-    group = zarr.open_group(target, mode="w")
+    local = records.is_local(path)
+    target = f"{path}.{os.getpid()}.partial" if local else str(path).rstrip("/")
+    if not local and overwrite:
+        records.remove(path)
     try:
+        group = zarr.open_group(target, mode="w")
+        manifest = {}
         for name, variable in results.variables.items():
             values = variable.values
+            manifest[str(name)] = fingerprint(values)
             if values.dtype.kind == "U":
                 values = values.astype(np.dtypes.StringDType())
             array = group.create_array(
@@ -74,10 +98,15 @@ def write_results(
                 attributes={str(k): v for k, v in variable.attrs.items()},
             )
             array[...] = values
-        group.attrs["results"] = _to_json(results.attrs)
-        group.attrs["coordinates"] = sorted(str(name) for name in results.coords)
-        group.attrs["inputs"] = inputs
-        group.attrs[SUCCESS] = True
+        group.attrs.update(
+            {
+                "results": _to_json({k: v for k, v in results.attrs.items() if k not in OF_THE_RUN}),
+                "coordinates": sorted(str(name) for name in results.coords),
+                "inputs": inputs,
+            }
+        )
+        text = json.dumps({"arrays": manifest}, sort_keys=True, indent=1)
+        records.put(f"{target}/{SUCCESS}", text.encode())
         if local:
             if Path(path).exists():
                 shutil.rmtree(path)
@@ -91,21 +120,35 @@ def write_results(
 def open_results(path: str | Path) -> xr.Dataset:
     """Open the results that a scan left. Eager: they are small.
 
+    Returns
+    -------
+    Dataset (variant)
+        As :func:`dasklmm.gwas` returned it.
+
     Raises
     ------
     StoreError
-        Nothing there, something else, or not complete.
+        Nothing there, something else, not complete, or not what was written.
     """
     group = _open(path)
-    if group is None or "results" not in group.attrs or not group.attrs.get(SUCCESS):
+    done = records.get(f"{str(path).rstrip('/')}/{SUCCESS}")
+    if group is None or "results" not in group.attrs or done is None:
         raise StoreError(
-            f"there are no complete results at {str(path)!r}. Give the results.zarr of a finished run."
+            f"there are no complete results at {str(path)!r}. Give the results.zarr of a finished run; a run "
+            "that was interrupted is continued by the same command."
         )
+    manifest = json.loads(done)["arrays"]
     variables: dict[str, Any] = {}
-    for name, array in group.arrays():
-        values = np.asarray(array[...])
+    for name, digest in manifest.items():
+        try:
+            array: Any = group[name]
+            values = np.asarray(array[...])
+        except Exception as error:  # codecs raise what they like on damaged bytes
+            raise _damaged(path, name) from error
         if values.dtype.kind == "T":
             values = np.array(values.tolist(), dtype=str)
+        if fingerprint(values) != digest:
+            raise _damaged(path, name)
         dims = tuple(str(d) for d in array.metadata.dimension_names)
         variables[name] = (dims, values, dict(array.attrs))
     coords = set(group.attrs["coordinates"])
@@ -116,14 +159,28 @@ def open_results(path: str | Path) -> xr.Dataset:
     )
 
 
+def _damaged(path: str | Path, name: str) -> StoreError:
+    return StoreError(
+        f"the array {name!r} of the results at {str(path)!r} is damaged: it is not what was written. Run the "
+        "scan again with overwrite=True (--overwrite)."
+    )
+
+
 def differences(path: str | Path, inputs: dict[str, Any]) -> list[str] | None:
     """Names of the inputs and options in which the results at `path` differ; None where there are none."""
     group = _open(path)
     if group is None:
         return None
+    if not records.is_local(path) and records.get(f"{str(path).rstrip('/')}/{SUCCESS}") is None:
+        return None  # a write to an object store that ended before its manifest: it is written anew
     kept = group.attrs.get("inputs")
     if not isinstance(kept, dict):
         raise StoreError(f"{str(path)!r} holds something other than results. Give another path.")
+    return differing(kept, inputs)
+
+
+def differing(kept: dict[str, Any], inputs: dict[str, Any]) -> list[str]:
+    """Names under which two descriptions of inputs differ."""
     return [k for k in inputs if kept.get(k) != inputs[k]]
 
 
@@ -131,7 +188,7 @@ def _open(path: str | Path) -> zarr.Group | None:
     try:
         return zarr.open_group(str(path), mode="r")
     except FileNotFoundError:
-        if "://" not in str(path) and Path(path).exists():
+        if records.is_local(path) and Path(path).exists():
             raise StoreError(f"{str(path)!r} exists and is not a Zarr group. Give another path.") from None
         return None
 

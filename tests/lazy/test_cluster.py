@@ -53,7 +53,7 @@ def test_scan(client, cohort, tmp_path, stored):
     got = dasklmm.gwas(
         genotypes, y, store=tmp_path / "r.zarr" if stored else None, progress=lambda *a: seen.append(a)
     )
-    assert ("test", 4, 4) in seen
+    assert ("test", 6, 6) in seen
     with client.as_current():
         import dask
 

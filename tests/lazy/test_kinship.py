@@ -78,7 +78,9 @@ def test_eigendecompose_and_project(cohort, no_compute):
     pairs = dasklmm.eigendecompose(k)
     assert pairs["p"].dims == ("eigen", "sample")
     assert pairs["sample_id"].values.tolist() == cohort["sample_id"].values.tolist()
-    np.testing.assert_allclose((pairs["p"].values.T * pairs["s"].values) @ pairs["p"].values, k.values, atol=1e-10)
+    np.testing.assert_allclose(
+        (pairs["p"].values.T * pairs["s"].values) @ pairs["p"].values, k.values, atol=1e-10
+    )
     with no_compute():
         lazy = dasklmm.project(pairs, cohort.isel(sample=slice(None, None, -1)))
     assert lazy.dims == ("variant", "eigen")

@@ -80,7 +80,7 @@ def test_files_that_do_not_belong_together(tmp_path, calls):
     with pytest.raises(GenotypeFormatError, match=r"has 224 bytes; 37 variants .* need 225"):
         dasklmm.open_genotypes(bed)
     bed.write_bytes(b"\x6c\x1b\x00" + whole[3:])
-    with pytest.raises(GenotypeFormatError, match="6c1b00.*variant-major"):
+    with pytest.raises(GenotypeFormatError, match=r"6c1b00.*variant-major"):
         dasklmm.open_genotypes(bed)
     bed.write_bytes(whole)
     (tmp_path / "c.bim").rename(tmp_path / "d.bim")

@@ -19,13 +19,17 @@ def table(tmp_path, text, name="t.txt"):
 
 
 @pytest.mark.parametrize(
-    "header", ["FID IID h w", "#FID IID h w", "#IID h w", "IID h w", "sample_id h w", "fid iid h w", "SAMPLE_ID h w"]
+    "header",
+    ["FID IID h w", "#FID IID h w", "#IID h w", "IID h w", "sample_id h w", "fid iid h w", "SAMPLE_ID h w"],
 )
 @pytest.mark.parametrize("separator", [" ", "\t", ",", "   "])
 @pytest.mark.parametrize("name", ["t.txt", "t.tsv.gz"])
 def test_dialects(tmp_path, header, separator, name):
     family = header.lower().lstrip("#").startswith("fid")
-    rows = [f"{'f1 ' if family else ''}{i} {h} {w}" for i, h, w in [("001", 1.5, "NA"), ("b", -9, 2), ("c", ".", 3)]]
+    rows = [
+        f"{'f1 ' if family else ''}{i} {h} {w}"
+        for i, h, w in [("001", 1.5, "NA"), ("b", -9, 2), ("c", ".", 3)]
+    ]
     got = table(tmp_path, "\n".join([header, *rows, ""]).replace(" ", separator), name)
     assert got.index.tolist() == ["001", "b", "c"]
     assert got.index.name == "sample_id"
@@ -72,7 +76,7 @@ def test_what_cannot_be_read_is_refused(tmp_path, text, error, message):
 def test_no_file_and_a_short_fam(tmp_path):
     with pytest.raises(TableError, match="there is no table"):
         dasklmm.read_table(tmp_path / "none.txt")
-    with pytest.raises(TableError, match="has 3 columns; a .fam has FID"):
+    with pytest.raises(TableError, match=r"has 3 columns; a .fam has FID"):
         table(tmp_path, "a b c\n", "x.fam")
 
 

@@ -66,7 +66,9 @@ def test_one_row_an_alternate_allele(tmp_path, zarr_format, chunks, no_compute):
 @pytest.mark.parametrize("name", ["call_DS", "call_dosage"])
 @pytest.mark.parametrize("per_alt", [False, True])
 def test_dosages(tmp_path, name, per_alt):
-    values = np.array([[0.1, 1.9, np.nan, -1], [0.5, 0.6, 0.7, 0.8], [1, 1, 1, 1.5], [0, 0, -2, 2]], np.float32)
+    values = np.array(
+        [[0.1, 1.9, np.nan, -1], [0.5, 0.6, 0.7, 0.8], [1, 1, 1, 1.5], [0, 0, -2, 2]], np.float32
+    )
     if per_alt:
         values = np.stack([values, values / 2], axis=2)
     path = vcf_zarr(tmp_path / "v.vcz", dosages={name: values})

@@ -1,0 +1,268 @@
+"""Records of finished work: whole and checked, so that nothing done is lost and nothing else is believed.
+
+A record is one object that holds its array, the fingerprint of the run's inputs and a checksum of all of
+it, written under another name and renamed (or put whole on an object store). A block and the mark that it is
+done are thus one thing: neither can be there without the other.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import struct
+import threading
+import time
+import uuid
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+
+from dasklmm.errors import StoreError
+
+MAGIC = b"dasklmm-record-1"
+# An object store knows no lock that ends with its holder, so a writer there renews a lease.
+LEASE_SECONDS = 60.0
+
+
+class Records:
+    """Records of one run at a path or URL; small, and pickles to workers.
+
+    Parameters
+    ----------
+    path : str or Path
+        Folder, local or a URL that fsspec knows.
+    fingerprint : str
+        Of the run's inputs and options; a record of another run is none.
+    """
+
+    def __init__(self, path: str | Path, fingerprint: str) -> None:
+        self.path, self.fingerprint = str(path).rstrip("/"), fingerprint
+
+    def write(self, name: str, array: np.ndarray, **meta: Any) -> None:
+        """Write a record whole."""
+        array = np.ascontiguousarray(array)
+        header = json.dumps(
+            {
+                "name": name,
+                "fingerprint": self.fingerprint,
+                "dtype": array.dtype.str,
+                "shape": array.shape,
+                "crc32": zlib.crc32(array),
+                "meta": meta,
+            },
+            sort_keys=True,
+        ).encode()
+        prefix = MAGIC + struct.pack("<II", len(header), zlib.crc32(header))
+        put(f"{self.path}/{name}", prefix, header, array.data)
+
+    def read(self, name: str) -> tuple[np.ndarray, dict[str, Any]] | None:
+        """Array and metadata of a record; None where it is absent, damaged, or of another run."""
+        data = get(f"{self.path}/{name}")
+        if data is None:
+            return None
+        start = len(MAGIC) + 8
+        if data[: len(MAGIC)] != MAGIC or len(data) < start:
+            return None
+        length, check = struct.unpack("<II", data[len(MAGIC) : start])
+        header = data[start : start + length]
+        if len(header) != length or zlib.crc32(header) != check:
+            return None
+        fields = json.loads(header)
+        body = memoryview(data)[start + length :]
+        dtype, shape = np.dtype(fields["dtype"]), tuple(fields["shape"])
+        if fields["name"] != name or fields["fingerprint"] != self.fingerprint or dtype.hasobject:
+            return None
+        if body.nbytes != dtype.itemsize * int(np.prod(shape, dtype=np.int64)):
+            return None
+        if zlib.crc32(body) != fields["crc32"]:
+            return None
+        return np.frombuffer(body, dtype=dtype).reshape(shape), fields["meta"]
+
+    def names(self) -> list[str]:
+        """Names of the records that are there, whole or not."""
+        fs, root = fsspec.core.url_to_fs(self.path)
+        if not fs.exists(root):
+            return []
+        found = (str(f)[len(str(root)) :].lstrip("/") for f in fs.find(root))
+        return sorted(f for f in found if not f.endswith((".partial", "lock")))
+
+    def stored(self, name: str, shape: tuple[int, ...], dtype: Any) -> StoredRecord:
+        """Handle of a record that is there, for operands of block calls."""
+        return StoredRecord(self, name, shape, np.dtype(dtype))
+
+    def drop(self, name: str) -> None:
+        """Remove a record, if it is there."""
+        remove(f"{self.path}/{name}")
+
+
+class Memory:
+    """Records that are kept in this process alone, with the same methods."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, tuple[np.ndarray, dict[str, Any]]] = {}
+
+    def write(self, name: str, array: np.ndarray, **meta: Any) -> None:
+        """Keep an array."""
+        self._kept[name] = (array, meta)
+
+    def read(self, name: str) -> tuple[np.ndarray, dict[str, Any]] | None:
+        """Array and metadata, or None."""
+        return self._kept.get(name)
+
+    def drop(self, name: str) -> None:
+        """Forget an array."""
+        self._kept.pop(name, None)
+
+
+class StoredRecord:
+    """Array in a record, read when it is asked for; StoreError where it is damaged."""
+
+    def __init__(self, records: Records, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self.records, self.name, self.shape, self.dtype = records, name, shape, dtype
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        found = self.records.read(self.name)
+        if found is None:
+            raise StoreError(
+                f"the record {self.name!r} at {self.records.path!r} is gone or damaged. Run the same command "
+                "again: what is whole is kept, and this is computed anew."
+            )
+        return found[0][index]
+
+
+def is_local(path: str | Path) -> bool:
+    """Whether a path is on this machine's file system, not a URL."""
+    return "://" not in str(path)
+
+
+def put(path: str, *parts: Any) -> None:
+    """Write bytes whole: under another name and renamed, or as one object.
+
+    Raises
+    ------
+    StoreError
+        The place cannot be written, or is full.
+    """
+    try:
+        _put(path, *parts)
+    except OSError as error:
+        raise StoreError(
+            f"{path!r} cannot be written: {error.strerror or error}. Free space, or give a place that can be "
+            "written, and run the same command again: what is finished is kept."
+        ) from error
+
+
+def _put(path: str, *parts: Any) -> None:
+    if is_local(path):
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f"{target.name}.{uuid.uuid4().hex}.partial")
+        try:
+            with partial.open("wb") as file:
+                for part in parts:
+                    file.write(part)
+            os.replace(partial, target)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+        return
+    fs, root = fsspec.core.url_to_fs(path)
+    buffer = io.BytesIO()
+    for part in parts:
+        buffer.write(part)
+    fs.pipe_file(root, buffer.getvalue())
+
+
+def get(path: str) -> bytes | None:
+    """Bytes at a path, or None where there are none."""
+    try:
+        if is_local(path):
+            return Path(path).read_bytes()
+        fs, root = fsspec.core.url_to_fs(path)
+        return bytes(fs.cat_file(root))
+    except FileNotFoundError:
+        return None
+
+
+def remove(path: str | Path) -> None:
+    """Remove a folder and what is in it, if it is there."""
+    fs, root = fsspec.core.url_to_fs(str(path))
+    fs.invalidate_cache()
+    if fs.exists(root):
+        fs.rm(root, recursive=True)
+
+
+@contextmanager
+def one_writer(path: str | Path) -> Iterator[None]:
+    """Hold the one right to write at a path; StoreError where another run holds it.
+
+    A local lock ends with its process, however that ends. On an object store a lease is renewed while the
+    run lives, and is free a minute after its last renewal.
+    """
+    with _file_lock(Path(path)) if is_local(path) else _lease(str(path)):
+        yield
+
+
+def _refuse(path: str | Path, holder: str) -> StoreError:
+    return StoreError(
+        f"another run is writing at {str(path)!r} ({holder}). Wait for it, end it, or give another store."
+    )
+
+
+@contextmanager
+def _file_lock(path: Path) -> Iterator[None]:
+    import fcntl
+
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"{str(path)!r} cannot be made: {error.strerror}. Give a store where you can write."
+        ) from error
+    with (path / "lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise _refuse(path, file.read().strip() or "its process is not known") from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()}")
+        file.flush()
+        yield
+
+
+@contextmanager
+def _lease(path: str) -> Iterator[None]:
+    place, own = f"{path}/lock", uuid.uuid4().hex
+    held = get(place)
+    if held is not None:
+        fields = json.loads(held)
+        age = time.time() - fields["time"]
+        if age < LEASE_SECONDS:
+            raise _refuse(
+                path, f"its lease was renewed {age:.0f} s ago, and ends after {LEASE_SECONDS:.0f} s"
+            )
+    ended = threading.Event()
+
+    def renew() -> None:
+        put(place, json.dumps({"owner": own, "time": time.time()}).encode())
+
+    def keep() -> None:
+        while not ended.wait(LEASE_SECONDS / 4):
+            renew()
+
+    renew()
+    thread = threading.Thread(target=keep, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        remove(place)
