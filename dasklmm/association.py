@@ -20,9 +20,10 @@ import xarray as xr
 import dasklmm
 from dasklmm import schema
 from dasklmm.cohort import Cohort, contig_ranges, join
-from dasklmm.errors import KinshipError, LocoError, OptionError, StoreError
+from dasklmm.errors import KinshipError, LocoError, OptionError, SampleError, StoreError
 from dasklmm.lazy import associate, blocks, budget, run
 from dasklmm.lazy import kinship as lazy_kinship
+from dasklmm.lazy.eigen import leading_pairs
 from dasklmm.numerics import alternatives, design, reml, spectrum
 from dasklmm.numerics.genotypes import Gram
 from dasklmm.numerics.records import STATUS_LABELS, NullFit, RotatedData
@@ -84,6 +85,7 @@ def gwas(
     test: alternatives.Test = "lrt",
     variance_ratio: str = "null",
     rank: int | None = None,
+    truncated: bool = False,
     precision: str = "single",
     store: str | Path | None = None,
     resume: bool = True,
@@ -102,8 +104,9 @@ def gwas(
         is named). Samples without a value are left out.
     covariates : DataFrame indexed by sample id, or path, optional
         Numeric columns. Samples with a missing value are left out.
-    kinship : {"rrm", "grm", "centered"}, DataArray (sample_0, sample_1), or path
-        Computed over the analysed samples, or given with sample ids.
+    kinship : {"rrm", "grm", "centered"}, DataArray (sample_0, sample_1), Dataset of `eigendecompose`, or path
+        Computed over the analysed samples, or given with sample ids. A path holds a kinship, or a
+        decomposition kept by ``eigendecompose(store=…)``, which must be of the analysed samples.
     loco : bool
         Leave-one-contig-out: a variant is tested with the kinship of all other contigs, so that it does not
         stand in its own null. Needs a computed kinship and at least two contigs.
@@ -112,6 +115,9 @@ def gwas(
         The null's variance ratio is used for every variant.
     rank : int, optional
         Keep only this many leading eigenpairs of the kinship (a low-rank model). Default: all.
+    truncated : bool
+        Find those pairs by passes over the genotypes, without forming the kinship: for cohorts whose n^2 does
+        not fit. Needs `rank` and a kinship's method.
     precision : {"single", "double"}
         Of the products of genotypes; the eigendecomposition, the null fit and sums over eigenvectors are
         float64 in any case.
@@ -158,8 +164,14 @@ def gwas(
     cohort = join(ds, phenotypes, covariates, phenotype=phenotype, intercept=intercept)
     spectrum.check_rank(rank, cohort.y.size)
     contigs = contig_ranges(ds, loco)
-    given = None if _is_method(kinship) else _given_kinship(kinship, cohort)
-    budget.check_eigendecomposition(cohort.y.size)
+    given = None if _is_method(kinship) else _given(kinship, cohort)
+    if truncated and (given is not None or rank is None):
+        raise OptionError(
+            "truncated=True finds the leading pairs of a kinship that is computed here: give rank, and one of "
+            f"{', '.join(lazy_kinship.METHODS)} as kinship."
+        )
+    if not truncated and not isinstance(given, xr.Dataset):
+        budget.check_eigendecomposition(cohort.y.size)
     rows = schema.as_rows(ds["dosage"], "dosage", (schema.VARIANT, schema.SAMPLE), None).data
     options: dict[str, Any] = {
         "phenotype": cohort.phenotype,
@@ -172,7 +184,8 @@ def gwas(
         "covariates": cohort.covariates,
         "n": int(cohort.y.size),
         "n_covariates": int(cohort.x.shape[1]),
-        "rank": int(rank or cohort.y.size),
+        "rank": given.sizes["eigen"] if isinstance(given, xr.Dataset) else int(rank or cohort.y.size),
+        "truncated": truncated,
     }
     clock = Clock(progress)
     scan = _Scan(ds, rows, cohort, contigs, given, options, dtype, clock)
@@ -263,10 +276,12 @@ def _is_method(kinship: Any) -> bool:
     return isinstance(kinship, str) and kinship in lazy_kinship.METHODS
 
 
-def _given_kinship(kinship: Any, cohort: Cohort) -> np.ndarray:
-    """Kinship of the analysed samples from a DataArray or store with sample ids."""
+def _given(kinship: Any, cohort: Cohort) -> np.ndarray | xr.Dataset:
+    """A kinship of the analysed samples, or the eigenpairs of one, in their order."""
     if isinstance(kinship, (str, Path)):
-        kinship = arrays.open_kinship(kinship)
+        kinship = arrays.open_kinship_or_spectrum(kinship)
+    if isinstance(kinship, xr.Dataset):
+        return _given_spectrum(kinship, cohort)
     if not isinstance(kinship, xr.DataArray):
         raise KinshipError(
             f"kinship is a {type(kinship).__name__}; a method ({', '.join(lazy_kinship.METHODS)}), a path, or "
@@ -285,6 +300,21 @@ def _given_kinship(kinship: Any, cohort: Cohort) -> np.ndarray:
     k = np.asarray(kinship.data[index][:, index], dtype=np.float64)
     spectrum.check_kinship(k)
     return k
+
+
+def _given_spectrum(pairs: xr.Dataset, cohort: Cohort) -> xr.Dataset:
+    ids = schema.sample_ids(pairs)
+    if ids is None or not {"p", "s"} <= set(pairs.variables):
+        raise KinshipError(
+            "a decomposition needs p (eigen, sample), s (eigen) and sample_id, as eigendecompose returns them."
+        )
+    if ids.size != cohort.sample_id.size or set(ids) != set(cohort.sample_id):
+        raise SampleError(
+            f"the decomposition is of {ids.size} samples and {cohort.sample_id.size} are analysed "
+            f"({np.isin(cohort.sample_id, ids).sum()} in both). Eigenvectors cannot be restricted: decompose "
+            "the kinship of the analysed samples, or give the kinship."
+        )
+    return pairs.isel(sample=schema.positions(cohort.sample_id, ids, "the decomposition"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -324,7 +354,7 @@ class _Scan:
         rows: da.Array,
         cohort: Cohort,
         contigs: dict[str, np.ndarray],
-        given: np.ndarray | None,
+        given: np.ndarray | xr.Dataset | None,
         options: dict[str, Any],
         dtype: Any,
         clock: Clock,
@@ -334,6 +364,10 @@ class _Scan:
         self.slices = [schema.take(rows, index) for index in contigs.values()]
         self.tested, self.to_test = 0, sum(part.numblocks[0] for part in self.slices)
         self.variants_in_kinship = 0
+        self._given_digest = None
+        if given is not None:
+            values = [given[v].values for v in "ps"] if isinstance(given, xr.Dataset) else [given]
+            self._given_digest = fingerprint(*values)
 
     def inputs(self) -> dict[str, Any]:
         """Every input and option by name, as a value or a digest; equal ones give equal results."""
@@ -351,13 +385,13 @@ class _Scan:
             "samples": fingerprint(cohort.sample_id),
             "phenotype values": fingerprint(cohort.y),
             "covariate values": fingerprint(cohort.x),
-            "kinship values": None if self.given is None else fingerprint(self.given),
+            "kinship values": self._given_digest,
             "version": dasklmm.__version__,
         }
 
     def run(self, kept: Records | Memory) -> xr.Dataset:
         """All steps; what `kept` holds already is not computed again."""
-        if self.given is None:
+        if self.given is None and not self.options["truncated"]:
             with self.clock.stage("kinship"):
                 self._grams(kept)
         nulls = []
@@ -399,15 +433,7 @@ class _Scan:
         needed = any(kept.read(name) is None for name in self._tests(i))
         found = kept.read(f"null/{i:05d}")
         if found is None or (needed and kept.read(f"p/{i:05d}") is None):
-            where = kept if isinstance(kept, Records) else None
-            name = f"gram/{i:05d}" if self.options["loco"] else None
-            y, x, rank = self.cohort.y, self.cohort.x, self.options["rank"]
-            if where is not None and self.given is None:
-                # where the Gram matrices lie: on a worker, with all of its machine's cores
-                run.call(_decompose_kept, where, i, name, y, x, rank, self.dtype)
-            else:
-                k = self.given if self.given is not None else _kinship(kept, name)
-                _keep_rotation(kept, i, _rotation(k, y, x, rank), self.dtype)
+            self._decompose(kept, i)
             found = kept.read(f"null/{i:05d}")
             self.clock.count("null model", 0, 1)
         else:
@@ -416,6 +442,32 @@ class _Scan:
             raise StoreError(f"the null model of group {i} was written and cannot be read back. Run again.")
         table, meta = found
         return _fit(table, meta["mean_diagonal"], self.cohort, self.options)
+
+    def _decompose(self, kept: Records | Memory, i: int) -> None:
+        """Leave the rotation of group i in `kept`."""
+        y, x, rank = self.cohort.y, self.cohort.x, self.options["rank"]
+        without = f"gram/{i:05d}" if self.options["loco"] else None
+        if self.options["truncated"]:
+            others = [part for j, part in enumerate(self.slices) if without is None or j != i]
+            pairs = leading_pairs(
+                others, rank, self.options["kinship"], samples=self.cohort.columns, dtype=self.dtype
+            )
+            self.variants_in_kinship = max(self.variants_in_kinship, pairs.n_variants)
+            rotation = _Rotation(pairs.p, _table(pairs.p, pairs.s, y, x), pairs.mean_diagonal)
+        elif isinstance(self.given, xr.Dataset):
+            p, s = np.asarray(self.given["p"].values), np.asarray(self.given["s"].values)
+            # what a truncated decomposition leaves out is not known, so neither is the kinship's trace
+            mean_diagonal = float(s.sum()) / y.size if s.size == y.size else float("nan")
+            rotation = _Rotation(p, _table(p, s, y, x), mean_diagonal)
+        elif self.given is not None:
+            rotation = _rotation(self.given, y, x, rank)
+        elif isinstance(kept, Records):
+            # where the Gram matrices lie: on a worker, with all of its machine's cores
+            run.call(_decompose_kept, kept, i, without, y, x, rank, self.dtype)
+            return
+        else:
+            rotation = _rotation(_kinship(kept, without), y, x, rank)
+        _keep_rotation(kept, i, rotation, self.dtype)
 
     def _tests(self, i: int) -> list[str]:
         return [f"test/{i:05d}/{j:06d}" for j in range(self.slices[i].numblocks[0])]
@@ -518,8 +570,11 @@ def _rotation(k: np.ndarray, y: np.ndarray, x: np.ndarray, rank: int) -> _Rotati
         # leaves REML as it is; the plain likelihood of the score test and PVE are then GEMMA's
         k = spectrum.double_centered(k)
     pairs = spectrum.eigendecompose(k, rank)
-    table = np.column_stack([pairs.s, pairs.p @ y, pairs.p @ x])
-    return _Rotation(pairs.p, table, float(np.trace(k)) / y.size)
+    return _Rotation(pairs.p, _table(pairs.p, pairs.s, y, x), float(np.trace(k)) / y.size)
+
+
+def _table(p: np.ndarray, s: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    return np.column_stack([s, p @ y, p @ x])
 
 
 def _keep_rotation(kept: Records | Memory, i: int, rotation: _Rotation, dtype: Any) -> None:

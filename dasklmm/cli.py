@@ -117,6 +117,9 @@ class _Bars:
 @click.option("--test", type=click.Choice(["lrt", "wald", "score"]), default="lrt", show_default=True)
 @click.option("--rank", type=click.IntRange(min=1), help="Keep only this many eigenpairs.  [default: all]")
 @click.option(
+    "--truncated", is_flag=True, help="Find the --rank pairs from the genotypes, without forming the kinship."
+)
+@click.option(
     "--precision",
     type=click.Choice(["single", "double"]),
     default="single",

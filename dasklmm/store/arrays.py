@@ -200,3 +200,69 @@ def write_kinship(kinship: xr.DataArray, path: str | Path, *, overwrite: bool = 
     ids = np.asarray(kinship["sample_id_0"].values, dtype=str).astype(np.dtypes.StringDType())
     group.create_array("sample_id", data=ids, dimension_names=["sample_0"])
     write_array(f"{str(path).rstrip('/')}/kinship", values, ("sample_0", "sample_1"), overwrite=True)
+
+
+def write_spectrum(pairs: xr.Dataset, path: str | Path, inputs: dict[str, Any]) -> None:
+    """Write eigenpairs with their sample ids and what they were made of, as a Zarr group. Eager."""
+    group = zarr.open_group(str(path), mode="w")
+    for name in pairs.data_vars:
+        values = np.asarray(pairs[name].values)
+        dims = tuple(str(d) for d in pairs[name].dims)
+        write_array(f"{str(path).rstrip('/')}/{name}", values, dims, overwrite=True)
+    if "sample_id" in pairs.coords:
+        ids = np.asarray(pairs["sample_id"].values, dtype=str).astype(np.dtypes.StringDType())
+        group.create_array("sample_id", data=ids, dimension_names=["sample"])
+    group.attrs["inputs"] = inputs  # last: without it the decomposition is not there
+
+
+def open_spectrum(path: str | Path) -> xr.Dataset:
+    """Eigenpairs kept by `eigendecompose`: p as a lazy array, the rest in memory.
+
+    Raises
+    ------
+    StoreError
+        Nothing there, or no complete decomposition.
+    """
+    try:
+        group = zarr.open_group(str(path), mode="r")
+    except FileNotFoundError as error:
+        raise StoreError(f"there is no decomposition at {str(path)!r}.") from error
+    held = dict(group.arrays())
+    if "inputs" not in group.attrs or not {"p", "s"} <= set(held):
+        raise StoreError(
+            f"the Zarr group at {str(path)!r} holds {sorted(held)}, and no complete decomposition."
+        )
+    variables: dict[str, Any] = {
+        "p": (("eigen", "sample"), da.from_array(held["p"], name=False, inline_array=True))
+    }
+    variables |= {k: ("eigen", np.asarray(held[k][...])) for k in ("s", "residual") if k in held}
+    coords = {}
+    if "sample_id" in held:
+        coords["sample_id"] = ("sample", np.array(held["sample_id"][...].tolist(), dtype=str))
+    return xr.Dataset(variables, coords=coords, attrs={"inputs": dict(group.attrs["inputs"])})
+
+
+def held_spectrum(path: str | Path, inputs: dict[str, Any], overwrite: bool) -> xr.Dataset | None:
+    """Eigenpairs of the same inputs at `path`; None where there are none, StoreError where they are others."""
+    if overwrite or not exists(path):
+        return None
+    found = open_spectrum(path)
+    kept = found.attrs.pop("inputs")
+    other = [k for k in inputs if kept.get(k) != inputs[k]]
+    if other:
+        raise StoreError(
+            f"{str(path)!r} holds the decomposition of another kinship, which differs in: {', '.join(other)}. "
+            "Give another store, or overwrite=True."
+        )
+    return found
+
+
+def open_kinship_or_spectrum(path: str | Path) -> xr.DataArray | xr.Dataset:
+    """Whatever of the two lies at a path."""
+    try:
+        group = zarr.open_group(str(path), mode="r")
+    except FileNotFoundError as error:
+        raise StoreError(
+            f"there is neither a kinship nor a decomposition at {str(path)!r}. Give the path of a Zarr group."
+        ) from error
+    return open_spectrum(path) if "s" in group else open_kinship(path)
