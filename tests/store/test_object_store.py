@@ -1,0 +1,143 @@
+"""Every path may be a URL: genotypes, P, PA, decompositions and results on an S3 server on loopback."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+
+import fsspec
+import numpy as np
+import pandas as pd
+import pytest
+
+import dasklmm
+from dasklmm import errors
+from dasklmm.store.genotypes import write_genotypes
+from dasklmm.store.results import open_results
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    """A bucket of moto's S3 server, a real process that speaks the protocol."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "-c", f"from moto.server import main; main(['-H', '127.0.0.1', '-p', '{port}'])"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    patch = pytest.MonkeyPatch()
+    for name, value in {
+        "FSSPEC_S3_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        patch.setenv(name, value)
+    patch.setitem(fsspec.config.conf, "s3", {"endpoint_url": f"http://127.0.0.1:{port}"})
+    try:
+        for _ in range(100):
+            with socket.socket() as s:
+                if s.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            assert server.poll() is None
+            time.sleep(0.1)
+        fs = fsspec.filesystem("s3")
+        fs.mkdir("cohorts")
+        yield "s3://cohorts"
+    finally:
+        patch.undo()
+        server.terminate()
+        server.wait(timeout=10)
+
+
+@pytest.fixture(scope="module")
+def cohort(bucket):
+    ds = dasklmm.simulate(100, 600, n_contigs=3, seed=6)
+    write_genotypes(ds, f"{bucket}/genotypes.zarr")
+    y = pd.DataFrame({"trait": ds["phenotype"].values}, index=ds["sample_id"].values)
+    return ds, dasklmm.open_genotypes(f"{bucket}/genotypes.zarr", chunks=64), y
+
+
+def test_genotypes(cohort):
+    made, opened, _ = cohort
+    np.testing.assert_array_equal(opened["dosage"].values, made["dosage"].values)
+
+
+def test_scan_interrupted_and_resumed(cohort, bucket):
+    made, opened, y = cohort
+    store = f"{bucket}/results.zarr"
+    want = dasklmm.gwas(made.assign(dosage=made["dosage"].chunk({"variant": 64})), y, precision="double")
+
+    class Stop(Exception):
+        pass
+
+    def stop(stage, done, total):
+        if stage == "test" and done == total // 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        dasklmm.gwas(opened, y, store=store, precision="double", progress=stop)
+    with pytest.raises(errors.StoreError, match="no complete results"):
+        open_results(store)
+    with pytest.raises(errors.StoreError, match="unfinished work of another run, which differs in: test"):
+        dasklmm.gwas(opened, y, store=store, precision="double", test="wald")
+    got = dasklmm.gwas(opened, y, store=store, precision="double")
+    resumed = got.attrs["resumed"]
+    assert resumed["kinship"] == {"kept": 3, "computed": 0}
+    assert resumed["test"]["kept"] > 0
+    assert resumed["test"]["computed"] > 0
+    again = open_results(store)
+    for name in ("beta", "neg_log10_p_value"):
+        np.testing.assert_allclose(got[name], want[name], rtol=1e-9)
+        np.testing.assert_array_equal(again[name], got[name])
+    assert not fsspec.filesystem("s3").exists(f"{store}.work")
+
+
+def test_a_second_run_is_refused_while_the_first_lives(cohort, bucket):
+    _, opened, y = cohort
+    store = f"{bucket}/second.zarr"
+    seen = []
+
+    def second(stage, done, total):
+        if not seen:
+            seen.append(stage)
+            with pytest.raises(errors.StoreError, match="another run is writing"):
+                dasklmm.gwas(opened, y, store=store)
+
+    dasklmm.gwas(opened, y, store=store, progress=second)
+    assert seen == ["kinship"]
+
+
+def test_model_with_p_and_pa(cohort, bucket):
+    made, opened, y = cohort
+    model, p = dasklmm.linear_mixed_model(y["trait"], np.ones((100, 1)), z=opened, p_path=f"{bucket}/p.zarr")
+    model.fit()
+    lazy = dasklmm.linear_mixed_regression_rows(opened, model, pa_path=f"{bucket}/pa.zarr")
+    pa = dasklmm.project(f"{bucket}/p.zarr", opened)
+    want = model.fit_alternatives(pa).compute()
+    np.testing.assert_allclose(lazy["beta"], want["beta"], rtol=1e-9)
+    np.testing.assert_allclose(model.fit_alternatives(f"{bucket}/pa.zarr")["beta"], want["beta"], rtol=1e-9)
+    with pytest.raises(errors.StoreError, match="exists already"):
+        dasklmm.linear_mixed_regression_rows(opened, model, pa_path=f"{bucket}/pa.zarr")
+
+
+def test_on_a_cluster_of_processes(cohort, bucket):
+    _, opened, y = cohort
+    want = dasklmm.gwas(opened, y, precision="double")
+    with dasklmm.local_cluster(n_workers=2) as cluster, cluster.get_client():
+        got = dasklmm.gwas(opened, y, store=f"{bucket}/cluster.zarr", precision="double")
+    np.testing.assert_allclose(got["beta"], want["beta"], rtol=1e-9)
+
+
+def test_kept_decomposition(cohort, bucket):
+    _, opened, y = cohort
+    store = f"{bucket}/pairs.zarr"
+    made = dasklmm.eigendecompose(opened, rank=10, store=store)
+    got = dasklmm.gwas(opened, y, kinship=store, loco=False)
+    assert got.attrs["rank"] == 10
+    np.testing.assert_array_equal(dasklmm.eigendecompose(opened, rank=10, store=store)["s"], made["s"])
