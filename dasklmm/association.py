@@ -410,8 +410,11 @@ class _Scan:
         wanted = [i for i, name in enumerate(names) if kept.read(name) is None]
         self.clock.count("kinship", len(names) - len(wanted), len(wanted))
         method = self.options["kinship"]
+        lanes = max(2, lazy_kinship.LANES // len(names))
         parts = [
-            lazy_kinship.gram_matrix(self.slices[i], method, samples=self.cohort.columns, dtype=self.dtype)
+            lazy_kinship.gram_matrix(
+                self.slices[i], method, samples=self.cohort.columns, dtype=self.dtype, lanes=lanes
+            )
             for i in wanted
         ]
         keep = blocks.delayed_call(_keep_gram, "kinship-keep")

@@ -17,6 +17,9 @@ from dasklmm.numerics.genotypes import Gram, gram
 
 Method = Literal["rrm", "grm", "centered"]
 METHODS: tuple[Method, ...] = ("rrm", "grm", "centered")
+# Sums of blocks that go on side by side: enough for the cores of some workers, few beside their memory.
+LANES = 16
+
 PRECISIONS = {"single": np.float32, "double": np.float64}
 
 
@@ -39,19 +42,32 @@ def gram_matrix(
     *,
     samples: np.ndarray | None = None,
     dtype: Any = np.float64,
+    lanes: int = LANES,
 ) -> Delayed:
     """Gram matrix of all variants of a Dask array (variant, sample). Lazy; gives a `Gram`.
 
-    One task a block, each holding the block and one matrix of n^2 float64; a tree of sums over them.
+    The blocks are summed one after the other in a few lanes, and the lanes in a tree, both of fixed shape: a
+    task holds its block and two matrices of n^2 float64, and there are never more sums about than lanes,
+    however many blocks.
     """
     call = blocks.delayed_call(_gram, "kinship")
     columns = blocks.shared(samples)
-    parts = [call(part, method, dtype, columns) for part in blocks.delayed_blocks(dosage)]
-    return blocks.tree_sum(parts, "kinship-sum")
+    parts = blocks.delayed_blocks(dosage)
+    size = -(-len(parts) // min(lanes, len(parts)))
+    sums = []
+    for start in range(0, len(parts), size):
+        total = None
+        for part in parts[start : start + size]:
+            total = call(part, method, dtype, columns, total)
+        sums.append(total)
+    return blocks.tree_sum(sums, "kinship-sum")
 
 
-def _gram(block: np.ndarray, method: Method, dtype: Any, samples: np.ndarray | None) -> Gram:
-    return gram(block, method, dtype, samples)
+def _gram(
+    block: np.ndarray, method: Method, dtype: Any, samples: np.ndarray | None, before: Gram | None
+) -> Gram:
+    added = gram(block, method, dtype, samples)
+    return added if before is None else before + added
 
 
 def kinship(ds: xr.Dataset, method: Method = "rrm", *, precision: str = "double") -> xr.DataArray:
