@@ -20,7 +20,14 @@ import xarray as xr
 import dasklmm
 from dasklmm import schema
 from dasklmm.cohort import Cohort, contig_ranges, join
-from dasklmm.errors import KinshipError, LocoError, OptionError, SampleError, StoreError
+from dasklmm.errors import (
+    KinshipError,
+    LocoError,
+    MemoryBudgetError,
+    OptionError,
+    SampleError,
+    StoreError,
+)
 from dasklmm.lazy import associate, blocks, budget, run
 from dasklmm.lazy import kinship as lazy_kinship
 from dasklmm.lazy.eigen import leading_pairs
@@ -30,7 +37,7 @@ from dasklmm.numerics.records import STATUS_LABELS, NullFit, RotatedData
 from dasklmm.numerics.tails import lambda_gc
 from dasklmm.readers.genotypes import open_genotypes
 from dasklmm.store import arrays
-from dasklmm.store.records import Memory, Records, get, one_writer, put, remove
+from dasklmm.store.records import Memory, Records, damaged, get, one_writer, put, remove
 from dasklmm.store.results import (
     differences,
     differing,
@@ -187,8 +194,24 @@ def gwas(
         "rank": given.sizes["eigen"] if isinstance(given, xr.Dataset) else int(rank or cohort.y.size),
         "truncated": truncated,
     }
+    shape = budget.Shape(
+        rows.shape[1],
+        cohort.y.size,
+        options["rank"],
+        cohort.x.shape[1],
+        rows.dtype.itemsize,
+        np.dtype(dtype).itemsize,
+    )
+    room = budget.Room.of(run.active_client())
+    most, streamed = shape.fitting_rows(room, kinship=given is None and not truncated)
+    if streamed and store is None and run.active_client() is not None:
+        raise MemoryBudgetError(
+            f"the eigenvectors are {shape.p_bytes / 1e6:,.0f} MB and a worker has {room.limit / 1e6:,.0f} MB: they "
+            "must be read piece by piece from a store. Give store= (a path that all workers see, or a URL)."
+        )
+    rows = schema.blocks_of_at_most(rows, most)
     clock = Clock(progress)
-    scan = _Scan(ds, rows, cohort, contigs, given, options, dtype, clock)
+    scan = _Scan(ds, rows, cohort, contigs, given, options, dtype, streamed, clock)
     if store is None:
         return scan.run(Memory())
 
@@ -357,10 +380,12 @@ class _Scan:
         given: np.ndarray | xr.Dataset | None,
         options: dict[str, Any],
         dtype: Any,
+        streamed: bool,
         clock: Clock,
     ) -> None:
         self.ds, self.rows, self.cohort, self.contigs = ds, rows, cohort, contigs
         self.given, self.options, self.dtype, self.clock = given, options, dtype, clock
+        self.streamed = streamed
         self.slices = [schema.take(rows, index) for index in contigs.values()]
         self.tested, self.to_test = 0, sum(part.numblocks[0] for part in self.slices)
         self.variants_in_kinship = 0
@@ -435,14 +460,14 @@ class _Scan:
         """Null model of the group i; its rotation is left in `kept` if it is needed."""
         needed = any(kept.read(name) is None for name in self._tests(i))
         found = kept.read(f"null/{i:05d}")
-        if found is None or (needed and kept.read(f"p/{i:05d}") is None):
+        if found is None or (needed and not _has_rotation(kept, i)):
             self._decompose(kept, i)
             found = kept.read(f"null/{i:05d}")
             self.clock.count("null model", 0, 1)
         else:
             self.clock.count("null model", 1, 0)
         if found is None:
-            raise StoreError(f"the null model of group {i} was written and cannot be read back. Run again.")
+            raise damaged(kept.path, f"null/{i:05d}")
         table, meta = found
         return _fit(table, meta["mean_diagonal"], self.cohort, self.options)
 
@@ -485,7 +510,7 @@ class _Scan:
         if wanted:
             lazily = associate.scan(
                 null.test,
-                _operand(kept, f"p/{i:05d}"),
+                _operand(kept, i, self.streamed),
                 self.slices[i],
                 samples=self.cohort.columns,
                 intercept=self.options["intercept"],
@@ -547,9 +572,7 @@ def _keep_block(block: np.ndarray, kept: Records, name: str) -> np.ndarray:
 def _gram(kept: Records | Memory, name: str) -> Gram:
     found = kept.read(name)
     if found is None:
-        raise StoreError(
-            f"the record {name!r} is gone or damaged. Run the same command again: what is whole is kept."
-        )
+        raise damaged(kept.path, name)
     return Gram(found[0], int(found[1]["n_variants"]))
 
 
@@ -581,7 +604,11 @@ def _table(p: np.ndarray, s: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.nda
 
 
 def _keep_rotation(kept: Records | Memory, i: int, rotation: _Rotation, dtype: Any) -> None:
-    kept.write(f"p/{i:05d}", rotation.p.astype(dtype, copy=False))
+    p = rotation.p.astype(dtype, copy=False)
+    if isinstance(kept, Records):
+        kept.write_rows(f"p/{i:05d}", p, budget.STREAM_BYTES)
+    else:
+        kept.write(f"p/{i:05d}", p)
     kept.write(f"null/{i:05d}", rotation.table, mean_diagonal=rotation.mean_diagonal)
 
 
@@ -607,13 +634,22 @@ def _fit(table: np.ndarray, mean_diagonal: float, cohort: Cohort, options: dict[
     return Null(data, fit, pve, alternatives.alternative_test(data, log_gamma, test))
 
 
-def _operand(kept: Records | Memory, name: str) -> Any:
-    """P as the blocks find it: in its record, in memory for threads, or scattered over a cluster."""
-    found = kept.read(name)
-    if found is None:
-        raise StoreError(f"the record {name!r} is gone or damaged. Run the same command again.")
-    p = found[0]
+def _has_rotation(kept: Records | Memory, i: int) -> bool:
+    if isinstance(kept, Memory):
+        return kept.read(f"p/{i:05d}") is not None
+    rows = kept.stored_rows(f"p/{i:05d}")
+    return rows is not None and rows.whole()
+
+
+def _operand(kept: Records | Memory, i: int, streamed: bool) -> Any:
+    """P as the blocks find it: in its records, in memory for threads, or scattered over a cluster."""
+    name = f"p/{i:05d}"
     if isinstance(kept, Records):
-        return arrays.StoredArray(kept.stored(name, p.shape, p.dtype))
+        rows = kept.stored_rows(name)
+        if rows is None:
+            raise damaged(kept.path, name)
+        return rows if streamed else arrays.StoredArray(rows)
+    found = kept.read(name)
+    assert found is not None  # left by _null
     client = run.active_client()
-    return p if client is None else client.scatter(p, broadcast=True, hash=False)
+    return found[0] if client is None else client.scatter(found[0], broadcast=True, hash=False)

@@ -180,3 +180,14 @@ def take(rows: da.Array, index: np.ndarray) -> da.Array:
     if index.size and index[-1] - index[0] + 1 == index.size:
         return rows[int(index[0]) : int(index[-1]) + 1]
     return rows[index]
+
+
+def blocks_of_at_most(rows: da.Array, size: int) -> da.Array:
+    """The same rows in blocks of at most `size`; a reader's block becomes slices that are read apart."""
+    if max(rows.chunks[0], default=0) <= size:
+        return rows
+    parts, start = [], 0
+    for block in rows.chunks[0]:
+        parts += [rows[start + i : start + min(i + size, block)] for i in range(0, block, size)]
+        start += block
+    return da.concatenate(parts, axis=0)

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
+from typing import Any
 
 import psutil
 
 from dasklmm.errors import MemoryBudgetError
+from dasklmm.numerics.alternatives import TILE_BYTES
+from dasklmm.numerics.genotypes import GRAM_TILE
 from dasklmm.numerics.scan import TILE_VARIANTS
 
 # Bytes a task reads. Larger blocks amortise Dask's millisecond a task, smaller ones balance the load.
 TASK_BYTES = 64 * 1024**2
+
+# A worker with the libraries loaded, before any data (measured: 190 to 230 MB); and the share of a
+# worker's limit that is used: its own memory manager pauses it at 80 %.
+BASE_BYTES = 230 * 10**6
+USABLE = 0.8
+
+# P that does not fit is read in pieces of this size.
+STREAM_BYTES = 32 * 1024**2
+
+# Variants of a block at most, whatever the memory.
+MOST_ROWS = 1 << 20
 
 # Fewer blocks than this leave cores idle at the end of a stage.
 BLOCKS_AT_LEAST = 16
@@ -48,17 +63,127 @@ def available_memory() -> int:
     return free
 
 
+@dataclass(frozen=True)
+class Room:
+    """Memory of the processes that run blocks.
+
+    Attributes
+    ----------
+    limit : int
+        Bytes of the smallest process, with all that it holds.
+    threads : int
+        Tasks that it runs side by side.
+    """
+
+    limit: int
+    threads: int
+
+    @classmethod
+    def of(cls, client: Any) -> Room:
+        """Room of the workers of a client's cluster, or of this process where there is none."""
+        if client is None:
+            return cls(available_memory() + process_bytes(), os.cpu_count() or 1)
+        workers = client.scheduler_info(n_workers=-1)["workers"].values()
+        limits = [int(w["memory_limit"]) for w in workers if w["memory_limit"]]
+        threads = max((int(w["nthreads"]) for w in workers), default=1)
+        return cls(min(limits, default=available_memory()), threads)
+
+
+def process_bytes() -> int:
+    """Bytes that this process holds now."""
+    return int(psutil.Process().memory_info().rss)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What decides the memory of a scan.
+
+    Attributes
+    ----------
+    file_samples, samples : int
+        In the genotypes, and analysed.
+    eigen, covariates : int
+    genotype_bytes, working_bytes : int
+        Of one genotype as it is read, and of one number of a product (4 or 8).
+    """
+
+    file_samples: int
+    samples: int
+    eigen: int
+    covariates: int
+    genotype_bytes: int
+    working_bytes: int
+
+    @property
+    def p_bytes(self) -> int:
+        """Bytes of P."""
+        return self.eigen * self.samples * self.working_bytes
+
+    def scan_bytes(self, rows: int) -> int:
+        """Bytes of one task that rotates and tests `rows` variants, beside P.
+
+        The block, its analysed columns, a tile converted and rotated (with the product's own copy), and the
+        float64 numbers of each variant.
+        """
+        block = rows * (self.file_samples + self.samples) * self.genotype_bytes
+        tile = TILE_VARIANTS * (3 * self.samples + 2 * self.eigen) * self.working_bytes
+        return block + tile + TILE_BYTES + rows * 8 * (2 * self.covariates + 24)
+
+    def kinship_bytes(self, rows: int) -> int:
+        """Bytes of one task that adds `rows` variants to a Gram matrix.
+
+        The block, a standardised tile with its selection, the product, and the sums before and after.
+        """
+        tile = min(rows, GRAM_TILE) * self.samples * (3 * self.working_bytes + self.genotype_bytes)
+        return rows * self.file_samples * self.genotype_bytes + tile + 4 * 8 * self.samples**2
+
+    def fitting_rows(self, room: Room, kinship: bool) -> tuple[int, bool]:
+        """Variants of a task that the processes have room for, and whether P is streamed.
+
+        Raises
+        ------
+        MemoryBudgetError
+            Not even a single tile fits; with what is needed and what there is.
+        """
+        free = int(room.limit * USABLE) - BASE_BYTES
+        streamed = self.p_bytes > free // 2
+        held = STREAM_BYTES * 2 * room.threads if streamed else self.p_bytes
+
+        def needed(rows: int) -> int:
+            scan = held + room.threads * self.scan_bytes(rows)
+            return max(scan, room.threads * self.kinship_bytes(rows) if kinship else 0)
+
+        rows = TILE_VARIANTS
+        if needed(rows) > free:
+            raise MemoryBudgetError(
+                f"a task of {rows} variants needs {needed(rows) / 1e6:,.0f} MB for {self.samples:,} samples and "
+                f"{self.eigen:,} eigenvectors, and a process has {free / 1e6:,.0f} MB of its "
+                f"{room.limit / 1e6:,.0f} MB for it ({room.threads} threads). Give workers more memory or fewer "
+                "threads"
+                + (", or find the leading pairs alone: rank= with truncated=True." if kinship else ".")
+            )
+        while needed(2 * rows) <= free and 2 * rows <= MOST_ROWS:
+            rows *= 2
+        return rows, streamed
+
+
+def decomposition_bytes(n: int) -> int:
+    """Bytes of an eigendecomposition of n samples: K, its copy, the vectors and the workspace."""
+    return 4 * 8 * n * n
+
+
 def check_eigendecomposition(n: int) -> None:
-    """Refuse a decomposition of n samples that does not fit: K, its copy, the vectors and the workspace.
+    """Refuse a decomposition of n samples that does not fit.
 
     Raises
     ------
     MemoryBudgetError
         With what is needed and what there is.
     """
-    needed, free = 4 * 8 * n * n, available_memory()
+    needed, free = decomposition_bytes(n), available_memory()
     if needed > free:
         raise MemoryBudgetError(
             f"an eigendecomposition of {n:,} samples needs about {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB "
-            "are free. Use a machine with more memory, or fewer samples."
+            "are free. Use a machine with more memory, or the leading pairs alone: eigendecompose(genotypes, "
+            "rank=…), gwas(…, rank=…, truncated=True)."
         )

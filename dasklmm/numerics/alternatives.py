@@ -109,13 +109,10 @@ def test_block(null: AlternativeTest, pa: NDArray[Any], a: NDArray[Any] | None =
         Numbers of eigenvectors, samples or variants that disagree.
     """
     check_block(null, pa.shape, None if a is None else a.shape)
-    products = np.empty((pa.shape[0], 1 + null.f))
-    squares = np.empty(pa.shape[0])
-    with np.errstate(invalid="ignore", over="ignore"):
-        _accumulate(pa, null.weights, null.square_weights, products, squares, add=False)
-        if a is not None and null.direct is not None:
-            plain = np.full(a.shape[1], null.identity)
-            _accumulate(a, null.direct, plain, products, squares, add=True)
+    products, squares = np.zeros((pa.shape[0], 1 + null.f)), np.zeros(pa.shape[0])
+    add_rotated(null, pa, slice(None), products, squares)
+    if a is not None:
+        add_plain(null, a, products, squares)
     stored = np.result_type(pa, np.float32)
     return alternative_stats(null, products, squares, collinearity_tolerance(stored, pa.shape[1]))
 
@@ -147,13 +144,34 @@ def check_block(null: AlternativeTest, pa: tuple[int, ...], a: tuple[int, ...] |
         )
 
 
+def add_rotated(
+    null: AlternativeTest, pa: NDArray[Any], eigen: slice, products: Float, squares: Float
+) -> None:
+    """Add what some eigenvectors give to the inner products of a block, in place.
+
+    Parameters
+    ----------
+    null : AlternativeTest
+    pa : ndarray (variant, eigen)
+        Alternatives rotated by those eigenvectors.
+    eigen : slice
+        Their place among the model's.
+    products : ndarray (variant, 1 + covariate)
+        <a, y> and L^-1 <X, a>.
+    squares : ndarray (variant)
+        <a, a>.
+    """
+    _accumulate(pa, null.weights[eigen], null.square_weights[eigen], products, squares)
+
+
+def add_plain(null: AlternativeTest, a: NDArray[Any], products: Float, squares: Float) -> None:
+    """Add what unrotated alternatives (variant, sample) give in a low-rank model, in place."""
+    if null.direct is not None:
+        _accumulate(a, null.direct, np.full(a.shape[1], null.identity), products, squares)
+
+
 def _accumulate(
-    block: NDArray[Any],
-    weights: Float,
-    square_weights: Float,
-    products: Float,
-    squares: Float,
-    add: bool,
+    block: NDArray[Any], weights: Float, square_weights: Float, products: Float, squares: Float
 ) -> None:
     rows = max(1, TILE_BYTES // (8 * max(1, block.shape[1])))
     tile = np.empty((min(rows, block.shape[0]), block.shape[1]))
@@ -161,15 +179,10 @@ def _accumulate(
         part = slice(start, start + rows)
         t = tile[: block[part].shape[0]]
         t[...] = block[part]
-        product = t @ weights
-        np.multiply(t, t, out=t)
-        square = t @ square_weights
-        if add:
-            products[part] += product
-            squares[part] += square
-        else:
-            products[part] = product
-            squares[part] = square
+        with np.errstate(invalid="ignore", over="ignore"):
+            products[part] += t @ weights
+            np.multiply(t, t, out=t)
+            squares[part] += t @ square_weights
 
 
 def collinearity_tolerance(stored: np.dtype[Any], r: int) -> float:
@@ -221,3 +234,20 @@ def alternative_stats(
             chi_sq = null.n * share
             log_p = log_sf_f1(chi_sq, dof)
     return AlternativeStats(beta, standard_error, sigma_sq, chi_sq, log_p, status)
+
+
+def with_status(stats: AlternativeStats, status: NDArray[np.int8]) -> AlternativeStats:
+    """The same statistics with NaN wherever `status` is not OK."""
+    tested = status == Status.OK
+
+    def kept(values: Float) -> Float:
+        return np.where(tested, values, np.nan)
+
+    return AlternativeStats(
+        kept(stats.beta),
+        kept(stats.standard_error),
+        kept(stats.sigma_sq),
+        kept(stats.chi_sq),
+        kept(stats.log_p),
+        status,
+    )

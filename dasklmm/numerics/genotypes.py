@@ -38,7 +38,7 @@ _TILE_ELEMENTS = 1 << 17
 # 127^2 * 1024 < 2^24: sums of squared int8 over this many samples are exact in float32.
 _EXACT_SAMPLES = 1024
 # Variants of one rank-k update: enough for its full speed, few enough for sums in float32.
-_GRAM_VARIANTS = 2048
+GRAM_TILE = 2048
 
 
 @dataclass(frozen=True, eq=False)
@@ -408,8 +408,8 @@ def gram(
     block = _checked(block)
     n = _n_columns(block, samples)
     total, n_variants = np.zeros((n, n)), 0
-    for start in range(0, block.shape[0], _GRAM_VARIANTS):
-        z, kept = standardise(block[start : start + _GRAM_VARIANTS], method, dtype, samples)
+    for start in range(0, block.shape[0], GRAM_TILE):
+        z, kept = standardise(block[start : start + GRAM_TILE], method, dtype, samples)
         # NumPy sees z.T @ z as a rank-k update and mirrors one triangle, which makes it symmetric.
         total += z.T @ z
         n_variants += kept

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dasklmm.numerics.alternatives import test_block
+from dasklmm.errors import ShapeError
+from dasklmm.numerics.alternatives import (
+    add_plain,
+    add_rotated,
+    alternative_stats,
+    collinearity_tolerance,
+    with_status,
+)
 from dasklmm.numerics.genotypes import block_statistics, centered, imputed
 from dasklmm.numerics.records import AlternativeStats, AlternativeTest, Float, Status
 
@@ -16,6 +24,17 @@ from dasklmm.numerics.records import AlternativeStats, AlternativeTest, Float, S
 # goes through a product of the same shape: in double precision its bits then do not depend on how the data
 # are chunked (OpenBLAS 0.3.31), in single they still depend on its place among the kernel's columns.
 TILE_VARIANTS = 256
+
+
+class RowBlocks(Protocol):
+    """P (eigen, sample) as blocks of its rows, in order, as often as it is asked."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """float32 or float64."""
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        """Blocks (eigen, sample)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +113,7 @@ def _missing(block: NDArray[Any]) -> NDArray[np.bool_]:
 
 def scan_block(
     null: AlternativeTest,
-    p: NDArray[Any],
+    p: NDArray[Any] | RowBlocks,
     block: NDArray[Any],
     *,
     samples: NDArray[np.intp] | None = None,
@@ -106,8 +125,9 @@ def scan_block(
     Parameters
     ----------
     null : AlternativeTest
-    p : ndarray (eigen, sample), float32 or float64
-        Its dtype is the precision of the rotation; sums over eigenvectors are float64 in any case.
+    p : ndarray (eigen, sample), float32 or float64, or its row blocks one after the other
+        Its dtype is the precision of the rotation; sums over eigenvectors are float64 in any case. Row
+        blocks are for a P that does not fit in memory.
     block : ndarray (variant, sample)
         int8 calls (negative: missing) or float dosages (NaN: missing).
     samples : ndarray of int, optional
@@ -122,28 +142,43 @@ def scan_block(
     -------
     ScanStats
         Cost 2 eigen sample flop a variant; memory TILE_VARIANTS rows beside the block.
+
+    Raises
+    ------
+    ShapeError
+        P has not the model's eigenvectors and samples.
     """
     if samples is not None:
-        block = block[:, samples]
+        block = np.take(block, samples, axis=1)
     counted = block_statistics(block)
     m = block.shape[0]
-    estimates, status = np.empty((m, 5)), np.empty(m, dtype=np.int8)
-    for start in range(0, m, TILE_VARIANTS):
-        part = slice(start, start + TILE_VARIANTS)
-        tile, stats = block[part], counted.rows(part)
-        dosage = (centered if intercept else imputed)(tile, stats, p.dtype)
-        tested = test_block(null, rotate(dosage, p), dosage if null.low_rank else None)
-        estimates[part] = np.column_stack(
-            [tested.beta, tested.standard_error, tested.sigma_sq, tested.chi_sq, tested.log_p]
-        )
-        status[part] = tested.status
+    products, squares = np.zeros((m, 1 + null.f)), np.zeros(m)
+    convert = centered if intercept else imputed
+    parts = [slice(start, start + TILE_VARIANTS) for start in range(0, m, TILE_VARIANTS)]
+    done, eigen = 0, slice(0, 0)
+    for p_rows in (p,) if isinstance(p, np.ndarray) else p:
+        if p_rows.shape[1] != block.shape[1]:
+            raise ShapeError(
+                f"p has {p_rows.shape[1]} samples and the genotypes {block.shape[1]}; both must be the model's."
+            )
+        eigen = slice(done, done + p_rows.shape[0])
+        if eigen.stop > null.weights.shape[0]:
+            break
+        for part in parts:
+            dosage = convert(block[part], counted.rows(part), p.dtype)
+            add_rotated(null, rotate(dosage, p_rows), eigen, products[part], squares[part])
+            if done == 0:
+                add_plain(null, dosage, products[part], squares[part])
+        done = eigen.stop
+    if eigen.stop != null.weights.shape[0]:
+        raise ShapeError(f"p has {eigen.stop} eigenvectors and the model {null.weights.shape[0]}.")
+    tolerance = collinearity_tolerance(np.result_type(p.dtype, np.float32), done)
+    tests = alternative_stats(null, products, squares, tolerance)
+    status = tests.status.copy()
     status[counted.constant] = Status.CONSTANT
     status[counted.not_finite] = Status.NOT_FINITE
     status[counted.all_missing] = Status.ALL_MISSING
     if not mean_impute:
         status[(status == Status.OK) & (counted.n_called < block.shape[1])] = Status.MISSING_DOSAGE
-    estimates[status != Status.OK] = np.nan
-    beta, error, sigma_sq, chi_sq, log_p = np.ascontiguousarray(estimates.T)
-    tests = AlternativeStats(beta, error, sigma_sq, chi_sq, log_p, status)
     frequency = np.where(counted.n_called > 0, counted.mean / 2.0, np.nan)
-    return ScanStats(tests, counted.n_called, frequency)
+    return ScanStats(with_status(tests, status), counted.n_called, frequency)

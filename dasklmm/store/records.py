@@ -92,9 +92,21 @@ class Records:
         found = (str(f)[len(str(root)) :].lstrip("/") for f in fs.find(root))
         return sorted(f for f in found if not f.endswith((".partial", "lock")))
 
-    def stored(self, name: str, shape: tuple[int, ...], dtype: Any) -> StoredRecord:
-        """Handle of a record that is there, for operands of block calls."""
-        return StoredRecord(self, name, shape, np.dtype(dtype))
+    def write_rows(self, name: str, array: np.ndarray, block_bytes: int) -> None:
+        """Write a matrix as records of some rows each, and last the record that says they are there."""
+        rows = max(1, block_bytes // max(1, array[:1].nbytes))
+        starts = np.arange(0, array.shape[0], rows)
+        for i, start in enumerate(starts.tolist()):
+            self.write(f"{name}/{i:05d}", array[start : start + rows])
+        self.write(f"{name}/rows", starts, shape=list(array.shape), dtype=array.dtype.str)
+
+    def stored_rows(self, name: str) -> StoredRows | None:
+        """Handle of a matrix written by `write_rows`; None where it is not there."""
+        found = self.read(f"{name}/rows")
+        if found is None:
+            return None
+        starts, meta = found
+        return StoredRows(self, name, tuple(meta["shape"]), np.dtype(meta["dtype"]), starts.size)
 
     def drop(self, name: str) -> None:
         """Remove a record, if it is there."""
@@ -103,6 +115,8 @@ class Records:
 
 class Memory:
     """Records that are kept in this process alone, with the same methods."""
+
+    path = "memory"
 
     def __init__(self) -> None:
         self._kept: dict[str, tuple[np.ndarray, dict[str, Any]]] = {}
@@ -120,20 +134,41 @@ class Memory:
         self._kept.pop(name, None)
 
 
-class StoredRecord:
-    """Array in a record, read when it is asked for; StoreError where it is damaged."""
+class StoredRows:
+    """Matrix in records of some rows each: read whole by ``[...]``, or block by block by iteration."""
 
-    def __init__(self, records: Records, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self.records, self.name, self.shape, self.dtype = records, name, shape, dtype
+    def __init__(
+        self, records: Records, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], blocks: int
+    ) -> None:
+        self.records, self.name, self.shape, self.dtype, self.blocks = records, name, shape, dtype, blocks
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Blocks of rows in order; StoreError where one is damaged."""
+        for i in range(self.blocks):
+            found = self.records.read(f"{self.name}/{i:05d}")
+            if found is None:
+                raise damaged(self.records.path, f"{self.name}/{i:05d}")
+            yield found[0]
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        found = self.records.read(self.name)
-        if found is None:
-            raise StoreError(
-                f"the record {self.name!r} at {self.records.path!r} is gone or damaged. Run the same command "
-                "again: what is whole is kept, and this is computed anew."
-            )
-        return found[0][index]
+        out = np.empty(self.shape, dtype=self.dtype)
+        done = 0
+        for block in self:
+            out[done : done + block.shape[0]] = block
+            done += block.shape[0]
+        return out[index]
+
+    def whole(self) -> bool:
+        """Whether every block is there and undamaged."""
+        return all(self.records.read(f"{self.name}/{i:05d}") is not None for i in range(self.blocks))
+
+
+def damaged(path: str, name: str) -> StoreError:
+    """Error of a record that should be there and is not, or is not what was written."""
+    return StoreError(
+        f"the record {name!r} at {path!r} is gone or damaged. Run the same command again: what is whole is "
+        "kept, and this is computed anew."
+    )
 
 
 def is_local(path: str | Path) -> bool:

@@ -221,6 +221,38 @@ def test_scan_of_genotypes_equals_the_test_of_their_rotation(problem, r, interce
     np.testing.assert_allclose(got.effect_allele_frequency, mean / 2)
 
 
+class Rows:
+    """P as blocks of its rows."""
+
+    def __init__(self, p, size):
+        self.p, self.size, self.dtype = p, size, p.dtype
+
+    def __iter__(self):
+        return (self.p[i : i + self.size] for i in range(0, len(self.p), self.size))
+
+
+@pytest.mark.parametrize("r", [None, 12])
+@pytest.mark.parametrize("size", [1, 5, 7, 100])
+def test_p_may_come_in_blocks_of_rows(problem, r, size):
+    data, p, _ = rotated(problem, r)
+    null = alternatives.alternative_test(data, 0.3)
+    calls = problem.a.T.astype(np.int8)
+    want = scan_block(null, p, calls).tests
+    got = scan_block(null, Rows(p, size), calls).tests
+    for name in NAMES:
+        np.testing.assert_allclose(getattr(got, name), getattr(want, name), rtol=1e-9, atol=1e-12)
+
+
+def test_a_p_of_another_model_is_refused(problem):
+    data, p, _ = rotated(problem)
+    null = alternatives.alternative_test(data, 0.3)
+    calls = problem.a.T.astype(np.int8)
+    with pytest.raises(ShapeError, match="59 eigenvectors and the model 60"):
+        scan_block(null, p[:-1], calls)
+    with pytest.raises(ShapeError, match="p has 60 samples and the genotypes 59"):
+        scan_block(null, p, calls[:, :-1])
+
+
 def test_scan_takes_samples_in_the_order_asked(problem):
     data, p, _ = rotated(problem)
     null = alternatives.alternative_test(data, 0.3)

@@ -1,0 +1,96 @@
+"""What a task holds is known before it runs: block sizes, streaming and refusals follow from it."""
+
+from __future__ import annotations
+
+import dask.array as da
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import dasklmm
+from dasklmm import errors, schema
+from dasklmm.lazy import budget
+from dasklmm.lazy.budget import Room, Shape
+
+MB = 10**6
+
+
+@given(
+    row_bytes=st.integers(1, 10**9),
+    multiple=st.integers(1, 5000),
+    rows=st.integers(1, 10**7),
+)
+def test_blocks_are_whole_chunks_within_the_target(row_bytes, multiple, rows):
+    size = budget.rows_per_task(row_bytes, multiple, rows)
+    assert 1 <= size <= rows
+    assert size == rows or size % multiple == 0
+    assert size * row_bytes <= budget.TASK_BYTES or size <= multiple
+
+
+@given(
+    samples=st.integers(10, 20_000),
+    eigen=st.integers(1, 20_000),
+    limit=st.integers(300 * MB, 10**11),
+    threads=st.integers(1, 8),
+    kinship=st.booleans(),
+)
+def test_fitting_rows_fit_or_are_refused(samples, eigen, limit, threads, kinship):
+    shape = Shape(samples + 5, samples, min(eigen, samples), 3, 1, 4)
+    room = Room(limit, threads)
+    free = limit * budget.USABLE - budget.BASE_BYTES
+    try:
+        rows, streamed = shape.fitting_rows(room, kinship)
+    except errors.MemoryBudgetError as error:
+        assert "MB" in str(error)
+        return
+    held = 2 * budget.STREAM_BYTES * threads if streamed else shape.p_bytes
+    assert held + threads * shape.scan_bytes(rows) <= free
+    assert streamed == (shape.p_bytes > free // 2)
+    if kinship:
+        assert threads * shape.kinship_bytes(rows) <= free
+
+
+@given(
+    chunks=st.lists(st.integers(1, 40), min_size=1, max_size=6).map(tuple),
+    size=st.integers(1, 30),
+)
+def test_blocks_of_at_most(chunks, size):
+    m = sum(chunks)
+    values = np.arange(2 * m).reshape(m, 2)
+    rows = da.from_array(values, chunks=(chunks, -1))
+    cut = schema.blocks_of_at_most(rows, size)
+    assert max(cut.chunks[0]) <= size or cut is rows
+    np.testing.assert_array_equal(cut.compute(), values)
+
+
+@pytest.fixture(scope="module")
+def cohort():
+    ds = dasklmm.simulate(150, 900, n_contigs=2, seed=1)
+    y = pd.DataFrame({"trait": ds["phenotype"].values}, index=ds["sample_id"].values)
+    return ds, y
+
+
+def test_a_p_that_does_not_fit_is_streamed(cohort, tmp_path, monkeypatch):
+    ds, y = cohort
+    want = dasklmm.gwas(ds, y, precision="double")
+    monkeypatch.setattr(budget, "STREAM_BYTES", 20_000)  # P, 180 kB, then has ten pieces
+    monkeypatch.setattr(Shape, "fitting_rows", lambda *a, **k: (256, True))
+    got = dasklmm.gwas(ds, y, precision="double", store=tmp_path / "r.zarr")
+    np.testing.assert_allclose(got["beta"], want["beta"], rtol=1e-9)
+    np.testing.assert_allclose(got["p_value"], want["p_value"], rtol=1e-8)
+
+
+def test_what_cannot_fit_is_refused_before_it_runs(cohort, monkeypatch, no_compute):
+    ds, y = cohort
+    monkeypatch.setattr(Room, "of", classmethod(lambda cls, client: cls(300 * MB, 8)))
+    monkeypatch.setattr(budget, "BASE_BYTES", 239 * MB)
+    with no_compute(), pytest.raises(errors.MemoryBudgetError, match=r"needs \d+ MB for 150 samples"):
+        dasklmm.gwas(ds, y)
+
+
+def test_room_of_a_cluster():
+    with dasklmm.local_cluster(n_workers=2, memory_limit="700MB") as cluster, cluster.get_client() as client:
+        assert Room.of(client) == Room(700 * MB, 1)
+    assert Room.of(None).limit > 0
