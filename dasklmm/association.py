@@ -37,7 +37,7 @@ from dasklmm.numerics.records import STATUS_LABELS, NullFit, RotatedData
 from dasklmm.numerics.tails import lambda_gc
 from dasklmm.readers.genotypes import open_genotypes
 from dasklmm.store import arrays
-from dasklmm.store.records import Memory, Records, damaged, get, one_writer, put, remove
+from dasklmm.store.records import Memory, Records, damaged, get, one_writer, put, remove, vacant
 from dasklmm.store.results import (
     differences,
     differing,
@@ -105,11 +105,11 @@ def gwas(
 
     Parameters
     ----------
-    genotypes : path, URL or Dataset of `open_genotypes`
-    phenotypes : DataFrame or Series indexed by sample id, or path of a table
+    genotypes : path, URL, Dataset of `open_genotypes`, or its dosage as a DataArray
+    phenotypes : DataFrame or Series indexed by sample id, DataArray (sample), or path of a table
         One column, or several of which `phenotype` names one (of a .fam, the sixth column serves where none
         is named). Samples without a value are left out.
-    covariates : DataFrame indexed by sample id, or path, optional
+    covariates : DataFrame indexed by sample id, DataArray (sample, covariate), or path, optional
         Numeric columns. Samples with a missing value are left out.
     kinship : {"rrm", "grm", "centered"}, DataArray (sample_0, sample_1), Dataset of `eigendecompose`, or path
         Computed over the analysed samples, or given with sample ids. A path holds a kinship, or a
@@ -167,11 +167,15 @@ def gwas(
     """
     _check_options(test, variance_ratio, kinship, loco)
     dtype = lazy_kinship.working_dtype(precision)
-    ds = genotypes if isinstance(genotypes, xr.Dataset) else open_genotypes(genotypes)
+    ds = genotypes.to_dataset(name="dosage") if isinstance(genotypes, xr.DataArray) else genotypes
+    ds = ds if isinstance(ds, xr.Dataset) else open_genotypes(ds)
+    store = None if store is None else str(store).removeprefix("file://").rstrip("/")
     cohort = join(ds, phenotypes, covariates, phenotype=phenotype, intercept=intercept)
     spectrum.check_rank(rank, cohort.y.size)
     contigs = contig_ranges(ds, loco)
     given = None if _is_method(kinship) else _given(kinship, cohort)
+    if store is None and given is None and not truncated and len(contigs) > 1:
+        budget.check_gram_matrices(cohort.y.size, len(contigs))
     if truncated and (given is not None or rank is None):
         raise OptionError(
             "truncated=True finds the leading pairs of a kinship that is computed here: give rank, and one of "
@@ -200,14 +204,14 @@ def gwas(
         options["rank"],
         cohort.x.shape[1],
         rows.dtype.itemsize,
-        np.dtype(dtype).itemsize,
+        8 if options["rank"] < cohort.y.size else np.dtype(dtype).itemsize,
     )
     room = budget.Room.of(run.active_client())
     most, streamed = shape.fitting_rows(room, kinship=given is None and not truncated)
     if streamed and store is None and run.active_client() is not None:
         raise MemoryBudgetError(
-            f"the eigenvectors are {shape.p_bytes / 1e6:,.0f} MB and a worker has {room.limit / 1e6:,.0f} MB: they "
-            "must be read piece by piece from a store. Give store= (a path that all workers see, or a URL)."
+            f"the eigenvectors are {shape.p_bytes / 1e6:,.0f} MB and a worker has {room.limit / 1e6:,.0f} MB: "
+            "they must be read piece by piece from a store. Give store= (a path that all workers see, or a URL)."
         )
     rows = schema.blocks_of_at_most(rows, most)
     clock = Clock(progress)
@@ -216,7 +220,9 @@ def gwas(
         return scan.run(Memory())
 
     inputs = scan.inputs()
-    work = f"{str(store).rstrip('/')}.work"
+    if differences(store, inputs) is None or overwrite:
+        vacant(store, overwrite)
+    work = f"{store}.work"
     with one_writer(work):
         done = _finished(store, inputs, resume, overwrite)
         if done is None:
@@ -252,9 +258,17 @@ def _finished(store: str | Path, inputs: dict[str, Any], resume: bool, overwrite
 
 def _records(work: str, inputs: dict[str, Any], resume: bool, overwrite: bool) -> Records:
     """Records of the run at `work`, after a check that what is there is of the same inputs."""
-    held = get(f"{work}/inputs.json")
+    text = get(f"{work}/inputs.json")
+    if text is None and Records(work, "").names():
+        raise StoreError(
+            f"{work!r} is where unfinished work is kept, and holds something else. Give another store."
+        )
+    try:
+        held = None if text is None else json.loads(text)
+    except ValueError:
+        held = {}  # damaged: nothing there can be believed
+    names = [] if held is None else differing(held, inputs)
     if held is not None and not overwrite:
-        names = differing(json.loads(held), inputs)
         if names:
             raise StoreError(
                 f"{work!r} holds the unfinished work of another run, which differs in: {', '.join(names)}. "
@@ -263,7 +277,7 @@ def _records(work: str, inputs: dict[str, Any], resume: bool, overwrite: bool) -
         if not resume:
             raise StoreError(f"{work!r} holds unfinished work, and resume is False. Give overwrite=True.")
     kept = Records(work, fingerprint(inputs))
-    if held is not None and overwrite:
+    if names:
         for name in kept.names():
             remove(f"{work}/{name}")
     put(f"{work}/inputs.json", json.dumps(inputs, sort_keys=True, indent=1).encode())
@@ -342,10 +356,11 @@ def _given_spectrum(pairs: xr.Dataset, cohort: Cohort) -> xr.Dataset:
 
 @dataclass(frozen=True, eq=False)
 class Null:
-    """Null model of one group of variants: its fit, and the test prepared from it."""
+    """Null model of one group of variants: its fit, the fit that the test uses (ML for score), and the test."""
 
     data: RotatedData
     fit: NullFit
+    tested: NullFit
     pve: float
     test: alternatives.AlternativeTest
 
@@ -364,7 +379,8 @@ class Null:
             "log_likelihood": fit.log_likelihood,
             "n": self.data.n,
             "rank": self.data.r,
-            "at_boundary": fit.at_boundary,
+            "log_gamma_tested": self.tested.log_gamma,
+            "at_boundary": fit.at_boundary or self.tested.at_boundary,
         }
 
 
@@ -385,10 +401,14 @@ class _Scan:
     ) -> None:
         self.ds, self.rows, self.cohort, self.contigs = ds, rows, cohort, contigs
         self.given, self.options, self.dtype, self.clock = given, options, dtype, clock
+        # a low-rank inner product is a difference of large terms; float32 would lose 1e-3 of log10 p where
+        # one eigenvalue is thousands of times the rest
+        self.p_dtype = np.float64 if options["rank"] < cohort.y.size else dtype
         self.streamed = streamed
         self.slices = [schema.take(rows, index) for index in contigs.values()]
         self.tested, self.to_test = 0, sum(part.numblocks[0] for part in self.slices)
         self.variants_in_kinship = 0
+        self._content_digest: str | None = None
         self._given_digest = None
         if given is not None:
             values = [given[v].values for v in "ps"] if isinstance(given, xr.Dataset) else [given]
@@ -404,7 +424,9 @@ class _Scan:
                 np.asarray(self.ds["sample_id"].values),
                 *known,
                 {str(k): v for k, v in self.ds.sizes.items()},
-                source_stamp(str(self.ds.attrs.get("source", ""))),
+                str(self.ds["dosage"].dtype),
+                str(self.ds.attrs.get("field", "")),
+                self._content(),
             ),
             "blocks": fingerprint([list(part.chunks[0]) for part in self.slices]),
             "samples": fingerprint(cohort.sample_id),
@@ -413,6 +435,20 @@ class _Scan:
             "kinship values": self._given_digest,
             "version": dasklmm.__version__,
         }
+
+    def _content(self) -> str:
+        """Digest of the genotypes: of the file's names, sizes and times where a reader's own array is scanned.
+
+        Any other array is read once for its content, since nothing else tells it from an edited one.
+        """
+        stamp = source_stamp(str(self.ds.attrs.get("source", "")))
+        if stamp and self.ds.attrs.get("dosage_name") == getattr(self.ds["dosage"].data, "name", None):
+            return stamp
+        if self._content_digest is None:
+            call = blocks.delayed_call(fingerprint, "fingerprint")
+            digests = run.run_blocks([call(part) for part in blocks.delayed_blocks(self.rows)])
+            self._content_digest = fingerprint(digests)
+        return self._content_digest
 
     def run(self, kept: Records | Memory) -> xr.Dataset:
         """All steps; what `kept` holds already is not computed again."""
@@ -424,6 +460,7 @@ class _Scan:
         for i, (contig, index) in enumerate(self.contigs.items()):
             with self.clock.stage("null model"):
                 null = self._null(kept, i)
+            self.clock.tell("null model", i + 1, len(self.contigs))
             nulls.append({"contig": contig, **null.summary()})
             with self.clock.stage("test"):
                 columns[index] = self._test(kept, i, null)
@@ -435,7 +472,7 @@ class _Scan:
         wanted = [i for i, name in enumerate(names) if kept.read(name) is None]
         self.clock.count("kinship", len(names) - len(wanted), len(wanted))
         method = self.options["kinship"]
-        lanes = max(2, lazy_kinship.LANES // len(names))
+        lanes = -(-run.parallelism() // max(1, len(wanted)))
         parts = [
             lazy_kinship.gram_matrix(
                 self.slices[i], method, samples=self.cohort.columns, dtype=self.dtype, lanes=lanes
@@ -491,11 +528,11 @@ class _Scan:
             rotation = _rotation(self.given, y, x, rank)
         elif isinstance(kept, Records):
             # where the Gram matrices lie: on a worker, with all of its machine's cores
-            run.call(_decompose_kept, kept, i, without, y, x, rank, self.dtype)
+            run.call(_decompose_kept, kept, i, without, y, x, rank, self.p_dtype)
             return
         else:
             rotation = _rotation(_kinship(kept, without), y, x, rank)
-        _keep_rotation(kept, i, rotation, self.dtype)
+        _keep_rotation(kept, i, rotation, self.p_dtype)
 
     def _tests(self, i: int) -> list[str]:
         return [f"test/{i:05d}/{j:06d}" for j in range(self.slices[i].numblocks[0])]
@@ -596,7 +633,7 @@ def _rotation(k: np.ndarray, y: np.ndarray, x: np.ndarray, rank: int) -> _Rotati
         # leaves REML as it is; the plain likelihood of the score test and PVE are then GEMMA's
         k = spectrum.double_centered(k)
     pairs = spectrum.eigendecompose(k, rank)
-    return _Rotation(pairs.p, _table(pairs.p, pairs.s, y, x), float(np.trace(k)) / y.size)
+    return _Rotation(pairs.p, _table(pairs.p, pairs.s, y, x), spectrum.mean_diagonal(k))
 
 
 def _table(p: np.ndarray, s: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -627,11 +664,13 @@ def _fit(table: np.ndarray, mean_diagonal: float, cohort: Cohort, options: dict[
     fit = reml.fit_null(data, on_boundary="clamp")
     if fit.at_boundary:
         logger.warning("the variance ratio lies at a bound: log_gamma %.3g", fit.log_gamma)
-    log_gamma = fit.log_gamma
+    tested = fit
     if test == "score":
-        log_gamma = reml.fit_null(data, criterion="ml", on_boundary="clamp").log_gamma
+        tested = reml.fit_null(data, criterion="ml", on_boundary="clamp")
+        if tested.at_boundary:
+            logger.warning("the ML variance ratio lies at a bound: log_gamma %.3g", tested.log_gamma)
     pve = reml.proportion_of_variance(fit, mean_diagonal)
-    return Null(data, fit, pve, alternatives.alternative_test(data, log_gamma, test))
+    return Null(data, fit, tested, pve, alternatives.alternative_test(data, tested.log_gamma, test))
 
 
 def _has_rotation(kept: Records | Memory, i: int) -> bool:

@@ -74,6 +74,10 @@ def join(
     response = _phenotype(phenotypes, phenotype)
     table = _covariates(covariates)
     known = response.dropna()
+    if known.empty:
+        raise PhenotypeError(
+            f"phenotype {response.name!r} has no value: all {response.size} samples are missing. Check the column."
+        )
     counts = {
         "samples_in_genotypes": int(ids.size),
         "samples_in_phenotypes": int(response.size),
@@ -113,7 +117,7 @@ def join(
     design.check_design(x, y.size, names, "the covariates")
     design.check_response(y, x, f"phenotype {response.name!r}")
     if not design.has_intercept(x):
-        logger.info("no intercept: no constant lies in the span of the covariates")
+        logger.warning("no intercept: no constant lies in the span of the covariates")
     return Cohort(sample_id, y, x, str(response.name), names, np.flatnonzero(used), counts)
 
 
@@ -142,6 +146,8 @@ def _phenotype(phenotypes: Any, name: str | None) -> pd.Series:
     if name not in names:
         raise PhenotypeError(f"there is no phenotype {name!r}; the columns are {', '.join(names)}.")
     column = frame.iloc[:, names.index(name)]
+    if column.isna().all():
+        column = column.astype(np.float64)
     if not pd.api.types.is_numeric_dtype(column.dtype):
         raise PhenotypeError(
             f"phenotype {name!r} is not numeric (for example {column.dropna().iloc[0]!r}); numbers are "
@@ -160,8 +166,15 @@ def _covariates(covariates: Any) -> pd.DataFrame | None:
     if covariates is None:
         return None
     table = read_table(covariates) if isinstance(covariates, (str, Path)) else covariates
+    if isinstance(table, xr.DataArray):
+        table = _frame(table)
     if isinstance(table, pd.Series):
         table = table.to_frame()
+    if not isinstance(table, pd.DataFrame):
+        raise CovariateError(
+            f"covariates are a {type(covariates).__name__}; a path, a pandas DataFrame indexed by sample id, or a "
+            "DataArray (sample, covariate) with sample_id is needed."
+        )
     table = table.set_axis(_index(table), axis=0)
     schema.check_unique(table.index.to_numpy(dtype=str), "the covariates")
     wrong = [str(c) for c in table.columns if not pd.api.types.is_numeric_dtype(table[c].dtype)]
@@ -171,6 +184,17 @@ def _covariates(covariates: Any) -> pd.DataFrame | None:
             "as 0/1 columns."
         )
     return table.astype(np.float64)
+
+
+def _frame(array: xr.DataArray) -> pd.DataFrame:
+    """Table of a DataArray (sample, covariate) with sample_id."""
+    if "sample_id" not in array.coords or schema.SAMPLE not in array.dims:
+        raise CovariateError("covariates as a DataArray need the dim sample and the coordinate sample_id.")
+    array = array.transpose(schema.SAMPLE, ...)
+    values = array.values.reshape(array.sizes[schema.SAMPLE], -1)
+    other = [d for d in array.dims if d != schema.SAMPLE]
+    names = array[other[0]].values if other else [array.name or "covariate"]
+    return pd.DataFrame(values, index=array["sample_id"].values, columns=[str(n) for n in names])
 
 
 def _index(frame: pd.DataFrame) -> pd.Index:

@@ -14,12 +14,13 @@ import pandas as pd
 import xarray as xr
 
 from dasklmm import schema
-from dasklmm.errors import NotFittedError, OptionError, ShapeError, StoreError
+from dasklmm.errors import NotFittedError, OptionError, SampleError, ShapeError, StoreError
 from dasklmm.lazy import associate, eigen, project, random_effects
 from dasklmm.numerics import alternatives, design, reml, spectrum
 from dasklmm.numerics.records import NullFit, RotatedData, Spectrum
 from dasklmm.numerics.tails import neg_log10, p_value
 from dasklmm.store import arrays
+from dasklmm.store.records import vacant
 
 logger = logging.getLogger(__name__)
 
@@ -322,9 +323,13 @@ class LinearMixedModel:
         """
         null = self._test("lrt")
         columns = [None if v is None else np.asarray(v) for v in (pa, a)]
-        for name, value in zip(("pa", "a"), columns, strict=True):
-            if value is not None and value.ndim != 2:
-                raise ShapeError(f"{name} has shape {value.shape}; a matrix of columns is needed.")
+        for name, value, rows in zip(("pa", "a"), columns, (self.r, self.n), strict=True):
+            if value is not None and (value.ndim != 2 or value.shape[0] != rows):
+                dim = schema.EIGEN if name == "pa" else schema.SAMPLE
+                raise ShapeError(
+                    f"{name} has shape {value.shape}; here alternatives are columns, as in Hail: shape "
+                    f"({rows}, m), ({dim}, {schema.VARIANT}), is needed."
+                )
         stats = alternatives.test_block(null, *(None if v is None else v.T for v in columns))
         return pd.DataFrame(
             {
@@ -446,15 +451,19 @@ class LinearMixedModel:
         inputs = _Inputs.of(y, x)
         inputs.check()
         spectrum.check_condition(max_condition_number)
+        z_ids = _ids_of(z)
         if isinstance(z, xr.DataArray):
             z = z.transpose(schema.SAMPLE, ...).data
         if not isinstance(z, da.Array):
             z = np.asarray(z, dtype=np.float64)
-        if z.ndim != 2 or z.shape[0] != inputs.y.size:
+        joined = inputs.ids is not None and z_ids is not None
+        if z.ndim != 2 or (z.shape[0] != inputs.y.size and not joined):
             raise ShapeError(
                 f"z has shape {z.shape} and y {inputs.y.size} samples; z (sample, effect) needs "
                 f"{inputs.y.size} rows."
             )
+        if inputs.ids is not None and z_ids is not None and not np.array_equal(inputs.ids, z_ids):
+            z = z[schema.positions(inputs.ids, z_ids, "z")]
         _check_target(p_path, overwrite)
         pairs = random_effects.decompose(z, max_condition_number, complexity_bound)
         if pairs.n_dropped:
@@ -464,7 +473,8 @@ class LinearMixedModel:
                 pairs.n_dropped, pairs.largest_dropped, pairs.s.size, z.shape[1],
             )  # fmt: skip
         low_rank = z.shape[0] > z.shape[1]
-        model = cls._from_pairs(inputs, pairs, low_rank, p_path, overwrite, inputs.ids)
+        ids = inputs.ids if inputs.ids is not None else z_ids
+        model = cls._from_pairs(inputs, pairs, low_rank, p_path, overwrite, ids)
         p = pairs.p
         if isinstance(p, da.Array) and p_path is not None:
             p = da.from_array(model.rotation, name=False)
@@ -483,6 +493,8 @@ class LinearMixedModel:
         rotation: Any = pairs.p
         if p_path is not None:
             named = xr.DataArray(pairs.p, dims=(schema.EIGEN, schema.SAMPLE))
+            if ids is not None:
+                named = named.assign_coords(sample_id=(schema.SAMPLE, ids))
             rotation = project.write_rows(named, p_path, overwrite=overwrite)
         both = np.column_stack([inputs.y, inputs.x])
         (rotated,) = dask.compute(pairs.p @ both)
@@ -526,7 +538,7 @@ class _Inputs:
         """Refuse the design before anything costs time; say where it has no intercept."""
         design.check_design(self.x, self.y.size, self.names)
         if not self.intercept:
-            logger.info("x has no intercept: no constant lies in the span of its columns")
+            logger.warning("x has no intercept: no constant lies in the span of its columns")
 
     @property
     def intercept(self) -> bool:
@@ -535,10 +547,10 @@ class _Inputs:
 
 def _ids_of(array: Any) -> np.ndarray | None:
     if isinstance(array, (pd.Series, pd.DataFrame)):
-        if pd.api.types.is_integer_dtype(array.index.dtype):
-            return None  # a plain row number
-        ids = np.asarray(array.index, dtype=str)
-        schema.check_unique(ids, "y or x")
+        if isinstance(array.index, pd.RangeIndex):
+            return None  # plain row numbers
+        ids = np.asarray(array.index.astype(str), dtype=str)
+        schema.check_unique(ids, "the table")
         return ids
     if isinstance(array, xr.DataArray):
         return schema.sample_ids(array)
@@ -546,6 +558,14 @@ def _ids_of(array: Any) -> np.ndarray | None:
 
 
 def _kinship_of(k: Any, inputs: _Inputs) -> tuple[Any, np.ndarray | None]:
+    if isinstance(k, pd.DataFrame):
+        ids = _ids_of(k)
+        if ids is not None and not np.array_equal(ids, np.asarray(k.columns.astype(str), dtype=str)):
+            raise SampleError(
+                "the kinship's index and columns differ; both must be the same sample ids in the same order."
+            )
+        coords = {} if ids is None else {"sample_id_0": ("sample_0", ids), "sample_id_1": ("sample_1", ids)}
+        k = xr.DataArray(k.to_numpy(dtype=np.float64), dims=("sample_0", "sample_1"), coords=coords)
     if not isinstance(k, xr.DataArray):
         return (k if isinstance(k, da.Array) else np.asarray(k)), inputs.ids
     ids = schema.kinship_ids(k)
@@ -556,8 +576,8 @@ def _kinship_of(k: Any, inputs: _Inputs) -> tuple[Any, np.ndarray | None]:
 
 
 def _check_target(path: str | Path | None, overwrite: bool) -> None:
-    if path is not None and not overwrite and arrays.exists(path):
-        raise StoreError(f"p_path {str(path)!r} exists already. Give another path, or overwrite=True.")
+    if path is not None:
+        vacant(path, overwrite)
 
 
 def linear_mixed_model(
@@ -609,6 +629,10 @@ def linear_mixed_model(
         )
     if z is None:
         return LinearMixedModel.from_kinship(y, x, k, p_path, overwrite)
+    if isinstance(z, pd.DataFrame):
+        z_ids = _ids_of(z)
+        coords = {} if z_ids is None else {"sample_id": (schema.SAMPLE, z_ids)}
+        z = xr.DataArray(z.to_numpy(), dims=(schema.SAMPLE, schema.VARIANT), coords=coords)
     inputs = _Inputs.of(y, x)
     inputs.check()
     effects = random_effects.from_genotypes(
@@ -626,7 +650,7 @@ def linear_mixed_regression_rows(
     partition_size: int | None = None,
     pass_through: Sequence[str] = (),
 ) -> xr.Dataset:
-    """Test every variant in a fitted model that keeps its rotation. Lazy.
+    """Test every variant in a fitted model that keeps its rotation. Lazy, but for what is stored.
 
     Parameters
     ----------
@@ -635,8 +659,8 @@ def linear_mixed_regression_rows(
     model : LinearMixedModel
         Fitted; made by `from_kinship`, `from_random_effects` or `linear_mixed_model`, or with p_path.
     pa_path, a_path : str, optional
-        Store the rotated alternatives (and, for a low-rank model, the imputed ones) there as Zarr arrays,
-        computed now; the tests then read them. Existing stores are refused.
+        Store the rotated alternatives, and the imputed ones, there as Zarr arrays, computed now. The tests
+        then read what a model of its rank needs of them. Existing stores are refused.
     mean_impute : bool
         Impute missing dosages by the variant's mean; otherwise such a variant is a NaN row.
     partition_size : int, optional

@@ -32,6 +32,9 @@ _THIN_ABOVE = 20_000
 _LINEAR_LIMIT = 60.0
 _LINEAR_TO = 20.0
 _LINEAR_SHARE = 0.6
+_TOWERS = 8
+_LABEL_LENGTH = 12
+_NO_POSITION = "?"
 
 
 def manhattan(
@@ -39,7 +42,8 @@ def manhattan(
     ax: Axes | None = None,
     *,
     significance: float = GENOME_WIDE,
-    label_top: int = 8,
+    suggestive: float | None = None,
+    label_top: bool | int = True,
 ) -> Axes:
     """Draw -log10 p of every variant along the genome. Eager.
 
@@ -51,8 +55,10 @@ def manhattan(
         Default: one of a new figure (``ax.figure``), outside pyplot.
     significance : float
         p-value of the line, in (0, 1).
-    label_top : int
-        At most so many of the towers above the line are labelled with their strongest variant.
+    suggestive : float, optional
+        p-value of a second, fainter line.
+    label_top : bool or int
+        At most so many of the towers above the line are labelled with their strongest variant; True: 8.
 
     Returns
     -------
@@ -63,20 +69,23 @@ def manhattan(
     MissingExtraError
         matplotlib is not installed.
     OptionError
-        `significance` is not in (0, 1).
+        `significance` or `suggestive` is not in (0, 1).
 
     Notes
     -----
-    Contigs are in natural order (2 before 10, then X, Y, MT). Variants without a position stand in a strip
-    of their own at the right, in the order of the rows. Where values exceed 60 the axis is logarithmic above
-    20, and says so. Points that would cover one another are drawn once. Cost: about a second for a million
-    variants.
+    Contigs are in natural order (2 before 10, then X, Y, MT); a single one has its positions in Mb. Variants
+    without a position stand in a strip of their own at the right, in the order of the rows. Where values
+    exceed 60 the axis is logarithmic above 20, and says so. Points that would cover one another are drawn
+    once. Cost: about a second for a million variants.
     """
-    if not 0.0 < significance < 1.0:
-        raise OptionError(f"significance is {significance!r}; a p-value between 0 and 1 is needed.")
+    for name, p in (("significance", significance), ("suggestive", suggestive)):
+        if p is not None and not 0.0 < p < 1.0:
+            raise OptionError(f"{name} is {p!r}; a p-value between 0 and 1 is needed.")
+    most = _TOWERS if label_top is True else int(label_top)
     ax = _new_axes((11.0, 4.4)) if ax is None else ax
     y = np.asarray(results["neg_log10_p_value"].values, dtype=np.float64)
-    x, names, centers, code = _layout(contigs(results), positions(results))
+    position = positions(results)
+    x, names, centers, code = _layout(contigs(results), position)
     width = max(float(x.max()) if x.size else 1.0, 1e-9)
     line = -math.log10(significance)
     tested = ~np.isnan(y)
@@ -87,7 +96,10 @@ def manhattan(
     _scale_y(ax, max(top, 1.12 * line), headroom=1.13)
     ax.set_ylabel(_y_label(ax))
     ax.set_title(_title(results), loc="left", fontsize=11, color=_INK)
-    _contig_labels(ax, names, centers, width)
+    if len(names) == 1 and (position > 0).all():
+        _position_axis(ax, names[0], x, position)
+    else:
+        _contig_labels(ax, names, centers, width)
     if not tested.any():
         _nothing(ax, results)
         return ax
@@ -99,21 +111,11 @@ def manhattan(
         ax.scatter(x[part], y[part], s=small, c=color, linewidths=0, rasterized=True, zorder=2)
     part = keep[y[keep] > line]
     ax.scatter(x[part], y[part], s=2.4 * small, c=_HIT, linewidths=0, rasterized=True, zorder=3)
-    ax.axhline(line, color=_FAINT, lw=0.9, ls=(0, (5, 3)), zorder=1)
-    ax.annotate(
-        _p_text(significance),
-        (1.0, line),
-        xycoords=("axes fraction", "data"),
-        xytext=(4, 0),
-        textcoords="offset points",
-        fontsize=8,
-        color=_INK,
-        ha="left",
-        va="center",
-        annotation_clip=False,
-    )
-    if label_top > 0 and part.size:
-        _label_towers(ax, results, x, y, part, label_top)
+    _p_line(ax, significance, lw=0.9, ls=(0, (5, 3)))
+    if suggestive is not None:
+        _p_line(ax, suggestive, lw=0.7, ls=":")
+    if most > 0 and part.size:
+        _label_towers(ax, results, x, y, part, most)
     return ax
 
 
@@ -190,9 +192,9 @@ def h_sq_profile(profile: Any, ax: Axes | None = None) -> Axes:
 
     Parameters
     ----------
-    profile : array_like (101), float64
-        At h² = 0, 1, … 100 %; NaN where it is not known, as at both ends. From
-        :meth:`dasklmm.LinearMixedModel.h_sq_normalized_lkhd`.
+    profile : LinearMixedModel, or array_like (101), float64
+        A model, or its :meth:`~dasklmm.LinearMixedModel.h_sq_normalized_lkhd`: the likelihood at h² = 0, 1,
+        … 100 %, NaN where it is not known, as at both ends.
     ax : matplotlib Axes, optional
         Default: one of a new figure (``ax.figure``), outside pyplot.
 
@@ -207,6 +209,8 @@ def h_sq_profile(profile: Any, ax: Axes | None = None) -> Axes:
     DimensionError
         `profile` does not have 101 values.
     """
+    if hasattr(profile, "h_sq_normalized_lkhd"):
+        profile = profile.h_sq_normalized_lkhd()
     values = np.asarray(profile, dtype=np.float64)
     if values.shape != (101,):
         raise DimensionError(
@@ -307,8 +311,12 @@ def _style(ax: Axes) -> None:
 
 
 def _title(results: xr.Dataset) -> str:
+    return _literal(str(results.attrs.get("phenotype", "") or ""))
+
+
+def _literal(text: str) -> str:
     # matplotlib reads text between dollar signs as mathematics.
-    return str(results.attrs.get("phenotype", "") or "").replace("$", r"\$")
+    return text.replace("$", r"\$")
 
 
 def _p_text(p: float) -> str:
@@ -344,9 +352,10 @@ def _top(y: np.ndarray) -> float:
 
 def _scale_y(ax: Axes, top: float, headroom: float) -> None:
     """Limits from 0, and past _LINEAR_LIMIT a scale that is linear below and logarithmic above."""
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+    from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
     if top <= _LINEAR_LIMIT:
+        ax.yaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
         ax.set_ylim(0.0, headroom * top)
         return
     rate = _LINEAR_TO * (1.0 / _LINEAR_SHARE - 1.0) / math.log(top / _LINEAR_TO)
@@ -423,7 +432,7 @@ def _layout(
     stray = ~known & with_position[code]
     if stray.any():
         code = np.where(stray, len(names), code)
-        names = [*names, "?"]
+        names = [*names, _NO_POSITION]
     low, high = np.full(len(names), np.inf), np.full(len(names), -np.inf)
     np.minimum.at(low, code[known], position[known])
     np.maximum.at(high, code[known], position[known])
@@ -455,8 +464,7 @@ def _layout(
 
 def _contig_labels(ax: Axes, names: list[str], centers: list[float], width: float) -> None:
     """Contig names under the middles of their contigs, those left out that would touch another."""
-    shown = [re.sub(r"^(chromosome|chrom|chr)[_ ]?(?=.)", "", n, flags=re.IGNORECASE) for n in names]
-    shown = [n if len(n) <= 12 else n[:11] + "…" for n in shown]
+    shown, shape = _short_names(names)
     points_wide = ax.get_window_extent().width * 72.0 / ax.get_figure(root=True).dpi
     ticks, labels = [], []
     edge = -math.inf
@@ -465,12 +473,73 @@ def _contig_labels(ax: Axes, names: list[str], centers: list[float], width: floa
         half = 0.5 * 5.4 * len(label) + 2.0
         if label and at - half >= edge:
             ticks.append(center)
-            labels.append(label)
+            labels.append(_literal(label))
             edge = at + half
     ax.set_xticks(ticks, labels)
     ax.tick_params(axis="x", length=0)
-    unnamed = not any(shown)
-    ax.set_xlabel("variants in the order of the results" if unnamed else "contig")
+    notes = [_literal(shape)] if shape else []
+    if names[-1:] == [_NO_POSITION]:
+        notes.append(f"{_NO_POSITION} position unknown")
+    if any(shown):
+        ax.set_xlabel("contig" + (f"  ({'; '.join(notes)})" if notes else ""))
+    else:
+        ax.set_xlabel("variants in the order of the results")
+
+
+def _short_names(names: list[str]) -> tuple[list[str], str]:
+    """Names as they fit under an axis, and what a long name looks like around the part that is shown.
+
+    Of long names (``scaffold_12_unplaced``) only what tells them apart is shown (``12``).
+    """
+    shown = [re.sub(r"^(chromosome|chrom|chr)[_ ]?(?=.)", "", n, flags=re.IGNORECASE) for n in names]
+    long = [n for n in shown if len(n) > _LABEL_LENGTH]
+    shape = ""
+    if len(long) > 1:
+        # A number is never cut in two: 10 and 11 do not become 0 and 1.
+        head = re.sub(r"\d+$", "", _common(long))
+        rest = [n[len(head) :] for n in long]
+        tail = re.sub(r"^\d+", "", _common([n[::-1] for n in rest])[::-1])
+        if head + tail and all(len(n) > len(tail) for n in rest):
+            shape = f"{head}…{tail}"
+            short = {n: n[len(head) : len(n) - len(tail)] for n in long}
+            shown = [short.get(n, n) for n in shown]
+    return [n if len(n) <= _LABEL_LENGTH else n[: _LABEL_LENGTH - 1] + "…" for n in shown], shape
+
+
+def _common(words: list[str]) -> str:
+    """Longest beginning that all words share."""
+    first, last = min(words), max(words)
+    return next((first[:i] for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), first)
+
+
+def _position_axis(ax: Axes, name: str, x: np.ndarray, position: np.ndarray) -> None:
+    """Positions in Mb under a single contig."""
+    from matplotlib.ticker import MaxNLocator
+
+    first = float(position[0] - x[0])
+    low, high = ax.get_xlim()
+    ticks = MaxNLocator(10).tick_values((low + first) / 1e6, (high + first) / 1e6)
+    ticks = ticks[(ticks * 1e6 >= low + first) & (ticks * 1e6 <= high + first)]
+    ax.set_xticks(ticks * 1e6 - first, [f"{tick:.10g}" for tick in ticks])
+    ax.set_xlabel(f"position on {_literal(name)} (Mb)" if name else "position (Mb)")
+
+
+def _p_line(ax: Axes, p: float, **style: Any) -> None:
+    """A line at a p-value, named at its right end."""
+    y = -math.log10(p)
+    ax.axhline(y, color=_FAINT, zorder=1, **style)
+    ax.annotate(
+        _p_text(p),
+        (1.0, y),
+        xycoords=("axes fraction", "data"),
+        xytext=(4, 0),
+        textcoords="offset points",
+        fontsize=8,
+        color=_INK,
+        ha="left",
+        va="center",
+        annotation_clip=False,
+    )
 
 
 def _label_towers(
@@ -530,4 +599,4 @@ def _variant_name(name: str, contig: str, position: int) -> str:
     if name in ("", "."):
         name = f"{contig}:{position}" if contig and position > 0 else ""
     name = name if len(name) <= 24 else name[:23] + "…"
-    return name.replace("$", r"\$")
+    return _literal(name)

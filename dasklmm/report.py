@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,7 @@ _OPTIONS = (
     "n",
     "n_covariates",
     "rank",
+    "truncated",
 )
 _BOUNDARY = (
     "The likelihood still rises at the end of the range that was searched for the variance ratio γ. h² is then "
@@ -113,6 +114,7 @@ th, td { padding: 5px 18px 5px 0; text-align: left; vertical-align: top; border-
 thead th { color: var(--soft); font-weight: 600; font-size: 13px; white-space: nowrap; }
 tbody th { font-weight: 400; }
 td.number, th.number { text-align: right; white-space: nowrap; }
+sub, sup { line-height: 0; font-size: 0.75em; }
 tr.flag td, tr.flag th { color: var(--warn); }
 .warning { background: var(--warn-page); color: var(--ink); border-left: 4px solid var(--warn);
   border-radius: 6px; padding: 10px 14px; margin: 12px 0; max-width: none; }
@@ -124,7 +126,9 @@ figure img { display: block; max-width: 100%; height: auto; background: #fff; bo
 """
 
 
-def write_report(results: xr.Dataset, path: str | Path) -> None:
+def write_report(
+    results: xr.Dataset, path: str | Path, plots: Mapping[str, str | Path] | None = None
+) -> None:
     """Write one self-contained HTML page about a scan. Eager.
 
     Parameters
@@ -133,6 +137,9 @@ def write_report(results: xr.Dataset, path: str | Path) -> None:
         From :func:`dasklmm.gwas`. Attributes that are absent or NaN are left out or shown as a dash.
     path : path
         Written whole under another name and renamed into place.
+    plots : mapping, optional
+        "manhattan" and "qq" → path of a PNG that is drawn already, as from
+        :func:`dasklmm.plots.save_plots`. Default: drawn here.
 
     Notes
     -----
@@ -143,7 +150,7 @@ def write_report(results: xr.Dataset, path: str | Path) -> None:
     path = Path(path)
     partial = path.with_name(f"{path.name}.partial")
     try:
-        partial.write_text(_page(results), encoding="utf-8")
+        partial.write_text(_page(results, plots), encoding="utf-8")
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -173,10 +180,10 @@ def summary_html(results: xr.Dataset) -> str:
 # the page ---------------------------------------------------------------------------------------
 
 
-def _page(results: xr.Dataset) -> str:
+def _page(results: xr.Dataset, plots: Mapping[str, str | Path] | None = None) -> str:
     found = summary(results)
     tiles = "".join(f"<div><dt>{k}</dt><dd>{v}</dd></div>" for k, v in _figures(results, found))
-    manhattan_figure, qq_figure = _plots(results)
+    manhattan_figure, qq_figure = _plots(results, plots or {})
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -260,21 +267,24 @@ def _figures(results: xr.Dataset, found: Mapping[str, Any]) -> list[tuple[str, s
     ]
 
 
-def _plots(results: xr.Dataset) -> tuple[str, str]:
+def _plots(results: xr.Dataset, drawn: Mapping[str, str | Path]) -> tuple[str, str]:
     """Both plots as HTML figures, or a note that matplotlib is not installed."""
+
+    def content(name: str, draw: Callable[[xr.Dataset], Any]) -> bytes:
+        return Path(drawn[name]).read_bytes() if name in drawn else png(draw(results))
+
     try:
-        return (
-            _figure(
-                png(manhattan(results)), "Manhattan plot: −log₁₀ p of every variant along the genome", 1000
-            ),
-            _figure(png(qq(results)), "Quantile-quantile plot: observed against expected −log₁₀ p", 460),
-        )
+        first, second = content("manhattan", manhattan), content("qq", qq)
     except MissingExtraError:
         note = (
             '<p class="note">There is no plot, because matplotlib is not installed: '
             "<code>pip install 'dasklmm[plot]'</code>.</p>"
         )
         return note, ""
+    return (
+        _figure(first, "Manhattan plot: −log₁₀ p of every variant along the genome", 1000),
+        _figure(second, "Quantile-quantile plot: observed against expected −log₁₀ p", 460),
+    )
 
 
 def _figure(content: bytes, description: str, width: int) -> str:
@@ -286,14 +296,20 @@ def _hits(found: Mapping[str, Any]) -> str:
     hits = found["top_hits"]
     if not hits:
         return "<p>No variant has a p-value.</p>"
-    rows = [[_hit_cell(name, hit[name]) for name in _HIT_COLUMNS] for hit in hits]
+    rows = [
+        [
+            _p(hit["neg_log10_p_value"]) if name == "p_value" else _hit_cell(name, hit[name])
+            for name in _HIT_COLUMNS
+        ]
+        for hit in hits
+    ]
     note = (
-        '<p class="note">The strongest variant within 1 Mb of itself, β and SE per copy of the effect allele in '
-        "units of the phenotype.</p>"
+        '<p class="note">Each is the strongest variant within 1 Mb; one whose position is unknown stands for '
+        "itself. β and SE are per copy of the effect allele, in units of the phenotype.</p>"
     )
     if not found["genome_wide_significant"]:
         note = "<p>No variant reaches p &lt; 5·10⁻⁸; these are the strongest.</p>" + note
-    return note + _table(_HIT_COLUMNS.values(), rows, numbers=range(5, 10))
+    return note + _table(_HIT_COLUMNS.values(), rows, numbers=[2, *range(5, 10)])
 
 
 def _hit_cell(name: str, value: Any) -> str:
@@ -303,11 +319,23 @@ def _hit_cell(name: str, value: Any) -> str:
         return _text(value, ".2f")
     if name == "effect_allele_frequency":
         return _text(value, ".3f")
-    if name == "p_value":
-        return "&lt; 10⁻³⁰⁰" if value is not None and value < 1e-300 else _text(value, ".2e")
     if isinstance(value, str):
         return escape(value) or "—"
     return _text(value, ".4g")
+
+
+def _p(neg_log10: float | None) -> str:
+    """p from its logarithm, as HTML: a p-value that underflows is shown like any other."""
+    value = _number(neg_log10)
+    if value is None:
+        return "—"
+    if value < 3.0:
+        return f"{10.0**-value:.3g}"
+    exponent = math.ceil(value)
+    mantissa = f"{10.0 ** (exponent - value):.2f}"
+    if mantissa == "10.00":
+        mantissa, exponent = "1.00", exponent - 1
+    return f"{mantissa}·10<sup>−{exponent}</sup>"
 
 
 def _null(results: xr.Dataset) -> str:
@@ -410,7 +438,8 @@ def _table(
     body = "".join(
         f"<tr{flag if flags and flags[i] else ''}>{cells('td', row)}</tr>" for i, row in enumerate(rows)
     )
-    return f'<div class="scroll"><table><thead><tr>{cells("th", heads)}</tr></thead><tbody>{body}</tbody></table></div>'
+    head = f"<thead><tr>{cells('th', heads)}</tr></thead>"
+    return f'<div class="scroll"><table>{head}<tbody>{body}</tbody></table></div>'
 
 
 def _nulls(results: xr.Dataset) -> list[Mapping[str, Any]]:

@@ -91,6 +91,8 @@ def as_rows(
             f"the model has {size}. Give the {name} of the same samples and the same eigenvectors."
         )
     data = _whole_rows(array, row, partition_size)
+    if data.dtype.kind in "iu" and data.dtype.itemsize > 1:
+        data = data.astype(np.float64)  # int8 are calls, with -1 for missing; wider integers are numbers
     return xr.DataArray(data, dims=dims, coords=coords, name=name)
 
 
@@ -135,7 +137,12 @@ def sample_ids(array: xr.DataArray | xr.Dataset, coord: str = "sample_id") -> np
     if coord not in array.coords:
         return None
     ids = np.asarray(array.coords[coord].values, dtype=str)
-    check_unique(ids, "the genotypes" if isinstance(array, xr.Dataset) else "the array")
+    check_unique(
+        ids,
+        "the genotypes"
+        if "dosage" in (getattr(array, "name", None), *getattr(array, "data_vars", ()))
+        else "the array",
+    )
     return ids
 
 
@@ -145,7 +152,7 @@ def check_unique(ids: np.ndarray, what: str) -> None:
     if (counts > 1).any():
         repeated = values[counts > 1]
         raise SampleError(
-            f"{what} have {repeated.size} sample ids that stand more than once, for example "
+            f"{what}: {repeated.size} sample ids stand more than once, for example "
             f"{', '.join(map(repr, repeated[:3].tolist()))}; every id must be unique. Rename or drop them."
         )
 

@@ -20,8 +20,7 @@ def test_there_are_examples():
 @pytest.mark.parametrize("index", range(2))
 def test_example_runs(index, tmp_path):
     path = tmp_path / "example.py"
-    body = "".join(f"    {line}\n" if line else "\n" for line in EXAMPLES[index].splitlines())
-    path.write_text(f"def main():\n{body}\n\nif __name__ == '__main__':\n    main()\n")
+    path.write_text(EXAMPLES[index])
     done = subprocess.run(
         [sys.executable, str(path)], capture_output=True, text=True, check=False, cwd=tmp_path
     )

@@ -132,10 +132,11 @@ class Shape:
     def kinship_bytes(self, rows: int) -> int:
         """Bytes of one task that adds `rows` variants to a Gram matrix.
 
-        The block, a standardised tile with its selection, the product, and the sums before and after.
+        The block, a standardised tile with its selection, the product, the sums before and after, and one
+        that waits for the end.
         """
         tile = min(rows, GRAM_TILE) * self.samples * (3 * self.working_bytes + self.genotype_bytes)
-        return rows * self.file_samples * self.genotype_bytes + tile + 4 * 8 * self.samples**2
+        return rows * self.file_samples * self.genotype_bytes + tile + 5 * 8 * self.samples**2
 
     def fitting_rows(self, room: Room, kinship: bool) -> tuple[int, bool]:
         """Variants of a task that the processes have room for, and whether P is streamed.
@@ -170,6 +171,21 @@ class Shape:
 def decomposition_bytes(n: int) -> int:
     """Bytes of an eigendecomposition of n samples: K, its copy, the vectors and the workspace."""
     return 4 * 8 * n * n
+
+
+def check_gram_matrices(n: int, contigs: int) -> None:
+    """Refuse to hold a Gram matrix of every contig where they do not fit.
+
+    Raises
+    ------
+    MemoryBudgetError
+    """
+    needed, free = (contigs + 1) * 8 * n * n + decomposition_bytes(n), available_memory()
+    if needed > free:
+        raise MemoryBudgetError(
+            f"leaving out {contigs} contigs in turn needs {needed / 1e9:.1f} GB for {n:,} samples, and "
+            f"{free / 1e9:.1f} GB are free. Give store=, where the contigs' matrices are then kept."
+        )
 
 
 def check_eigendecomposition(n: int) -> None:

@@ -129,7 +129,7 @@ def eigendecompose(
         {"p": ((schema.EIGEN, schema.SAMPLE), p), "s": (schema.EIGEN, s), **variables}, coords=coords
     )
     if store is not None:
-        arrays.write_spectrum(out, store, inputs)
+        arrays.write_spectrum(out, store, inputs, overwrite=overwrite)
     return out
 
 

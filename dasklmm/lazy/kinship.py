@@ -12,14 +12,11 @@ from dask.delayed import Delayed
 
 from dasklmm import schema
 from dasklmm.errors import KinshipError, OptionError
-from dasklmm.lazy import blocks
+from dasklmm.lazy import blocks, run
 from dasklmm.numerics.genotypes import Gram, gram
 
 Method = Literal["rrm", "grm", "centered"]
 METHODS: tuple[Method, ...] = ("rrm", "grm", "centered")
-# Sums of blocks that go on side by side: enough for the cores of some workers, few beside their memory.
-LANES = 16
-
 PRECISIONS = {"single": np.float32, "double": np.float64}
 
 
@@ -42,18 +39,18 @@ def gram_matrix(
     *,
     samples: np.ndarray | None = None,
     dtype: Any = np.float64,
-    lanes: int = LANES,
+    lanes: int | None = None,
 ) -> Delayed:
     """Gram matrix of all variants of a Dask array (variant, sample). Lazy; gives a `Gram`.
 
-    The blocks are summed one after the other in a few lanes, and the lanes in a tree, both of fixed shape: a
-    task holds its block and two matrices of n^2 float64, and there are never more sums about than lanes,
+    The blocks are summed one after the other in lanes, as many as there are threads, and the lanes in a tree:
+    a task holds its block and two matrices of n^2 float64, and there are never more sums about than lanes,
     however many blocks.
     """
     call = blocks.delayed_call(_gram, "kinship")
     columns = blocks.shared(samples)
     parts = blocks.delayed_blocks(dosage)
-    size = -(-len(parts) // min(lanes, len(parts)))
+    size = -(-len(parts) // min(lanes or run.parallelism(), len(parts)))
     sums = []
     for start in range(0, len(parts), size):
         total = None

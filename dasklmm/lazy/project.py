@@ -13,7 +13,7 @@ import zarr
 from dasklmm import schema
 from dasklmm.lazy import blocks
 from dasklmm.numerics.scan import imputed_block, project_block
-from dasklmm.store.arrays import StoredArray, create_array, open_array, write_array
+from dasklmm.store.arrays import StoredArray, create_array, finish_array, open_array, write_array
 
 
 def operand(p: Any) -> Any:
@@ -62,6 +62,8 @@ def project(
     """
     ids = None if not isinstance(p, (xr.Dataset, xr.DataArray)) else schema.sample_ids(p)
     eigenvectors = operand(p)
+    if isinstance(eigenvectors, StoredArray):
+        ids = eigenvectors.sample_id
     n = eigenvectors.shape[1]
     if isinstance(a, xr.Dataset):
         a = a["dosage"]
@@ -111,10 +113,15 @@ def _impute(block: np.ndarray, *, samples: np.ndarray | None, mean_impute: bool)
 def write_rows(array: xr.DataArray, path: str | Path, *, overwrite: bool = False) -> zarr.Array:
     """Write an array, lazy or in memory, as a Zarr array with its dim names. Eager."""
     data, dims = array.data, tuple(str(d) for d in array.dims)
+    ids = schema.sample_ids(array)
+    attributes = {} if ids is None else {"sample_id": ids.tolist()}
     if not isinstance(data, da.Array):
-        return write_array(path, data, dims, overwrite=overwrite)
+        return write_array(path, data, dims, overwrite=overwrite, attributes=attributes)
     # one chunk a block, so that no two tasks write the same chunk
     data = data.rechunk(data.chunksize)
-    stored = create_array(path, data.shape, data.dtype, dims, overwrite=overwrite, chunks=data.chunksize)
+    stored = create_array(
+        path, data.shape, data.dtype, dims, overwrite=overwrite, chunks=data.chunksize, attributes=attributes
+    )
     da.store(data, stored, lock=False)
+    finish_array(stored)
     return open_array(path)

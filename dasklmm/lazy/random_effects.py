@@ -132,16 +132,16 @@ def _selected(block: np.ndarray, samples: np.ndarray | None) -> np.ndarray:
 def _count(block: np.ndarray, *, samples: np.ndarray | None) -> np.ndarray:
     block = _selected(block, samples)
     counted = block_statistics(block)
-    varies = ~(counted.constant | counted.all_missing | counted.not_finite)
-    return np.column_stack([varies, counted.n_called < block.shape[1]]).astype(np.float64)
+    return np.column_stack([counted.varies, counted.n_called < block.shape[1]]).astype(np.float64)
 
 
 def _effects(block: np.ndarray, *, samples: np.ndarray | None, standardize: bool, varying: int) -> np.ndarray:
     block = _selected(block, samples)
     counted = block_statistics(block)
+    varies = counted.varies
     if not standardize:
-        return imputed(block, counted, np.float64)
-    varies = ~(counted.constant | counted.all_missing | counted.not_finite)
+        # a variant without a single call says nothing: a column of zeros
+        return np.where(counted.all_missing[:, None], 0.0, imputed(block, counted, np.float64))
     out = np.zeros(block.shape)
     if varies.any():
         out[varies] = standardise(block[varies], "rrm", np.float64)[0] / np.sqrt(varying)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,6 +23,14 @@ def active_client() -> Any:
         return sys.modules["distributed"].get_client()
     except ValueError:
         return None
+
+
+def parallelism() -> int:
+    """Threads that run tasks: of the active cluster, or of this machine."""
+    client = active_client()
+    if client is None:
+        return os.cpu_count() or 1
+    return sum(client.nthreads().values()) or 1
 
 
 def run_blocks(parts: Sequence[Delayed], on_done: OnDone | None = None) -> list[Any]:

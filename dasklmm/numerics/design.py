@@ -9,9 +9,9 @@ import numpy as np
 from dasklmm.errors import CovariateError, NotFiniteError, PhenotypeError, RankError, ShapeError
 from dasklmm.numerics.records import Float, RotatedData
 
-# A column whose distance from the span of the others is below this share of its length is collinear:
-# normal equations in float64 then keep no correct digit of its effect.
-COLLINEARITY_TOLERANCE = 1e-8
+# A column whose distance from the span of the others is below this share of its length is collinear: the
+# normal equations square it, and log10 p then moves by 1e-5.
+COLLINEARITY_TOLERANCE = 1e-6
 
 
 def as_vector(array: object, name: str) -> Float:
@@ -90,7 +90,7 @@ def check_design(x: Float, n: int, names: Sequence[str] | None = None, what: str
             kept.append(j)
     if faults:
         raise CovariateError(
-            f"{what} does not have full column rank: {'; '.join(faults)}. "
+            f"{what}: a column is a combination of the others: {'; '.join(faults)}. "
             "Leave out one covariate of each such group (and constants beside an intercept)."
         )
 

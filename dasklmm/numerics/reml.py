@@ -231,6 +231,7 @@ def _fit_at(
     at_boundary: bool = False,
 ) -> NullFit:
     at = evaluate(data, log_gamma)
+    at.beta.setflags(write=False)
     sigma_sq = at.rss / (data.n - data.f if criterion == "reml" else data.n)
     estimated = result is not None
     error = h_sq_standard_error(data, log_gamma, criterion) if estimated and not at_boundary else float("nan")

@@ -144,6 +144,12 @@ def well_conditioned(spectrum: Spectrum, max_condition_number: float) -> Spectru
     return Spectrum(spectrum.p[:r], s[:r], s.shape[0] - r, float(s[r]))
 
 
+def mean_diagonal(k: NDArray[Any]) -> float:
+    """trace(C K C) / n with C = I - 11^T/n: the variance of one sample's random effect about the mean."""
+    n = k.shape[0]
+    return float((float(np.trace(k)) - float(k.sum()) / n) / n)
+
+
 def double_centered(k: NDArray[Any]) -> Float:
     """C K C with C = I - 11^T/n: the kinship of deviations from the mean.
 

@@ -13,14 +13,17 @@ from dasklmm.lazy import budget
 
 
 def text(values: Any) -> np.ndarray:
-    """Fixed-width unicode of any sequence of strings: never an object array."""
-    return np.array([str(v) for v in np.asarray(values).tolist()], dtype=str)
+    """Fixed-width unicode of an array of strings or bytes, of any shape: never an object array."""
+    values = np.asarray(values)
+    if values.dtype.kind == "S":
+        return np.strings.decode(values, "utf-8")
+    return values.astype(object).astype(str)
 
 
 def genotype_dataset(
     source: Any,
     *,
-    chunks: int | None,
+    chunks: int | tuple[int, ...] | None,
     stored_chunk: int,
     sample_id: np.ndarray,
     contig: np.ndarray,
@@ -37,8 +40,8 @@ def genotype_dataset(
     ----------
     source : array-like
         shape (variant, sample), dtype, and slicing by rows that reads when it is asked; pickles.
-    chunks : int or None
-        Variants of a block; None for about 64 MB as float32.
+    chunks : int, tuple of int, or None
+        Variants of every block, or of each; None for about 64 MB as float32.
     stored_chunk : int
         Variants of a chunk in the file; "auto" blocks are a whole number of them.
     """
@@ -46,9 +49,11 @@ def genotype_dataset(
     if chunks is None:
         chunks = budget.rows_per_task(4 * n, stored_chunk, m)
     # a fresh name (name=False): the file behind a path can change, and Dask answers equal names from cache
+    if isinstance(chunks, int):
+        chunks = max(1, min(chunks, m))
     data = da.from_array(
         source,
-        chunks=(max(1, min(chunks, m)), -1) if m else -1,
+        chunks=(chunks, -1) if m else -1,
         name=False,
         inline_array=True,
         asarray=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from pathlib import Path
 
 import xarray as xr
@@ -19,7 +20,8 @@ def open_genotypes(path: str | Path, chunks: int | str = "auto", *, field: str =
     path : str or Path
         A PLINK 1 .bed or its prefix; a VCF-Zarr path or URL; or a store of `write_genotypes`.
     chunks : int or "auto"
-        Variants of a block. "auto": about 64 MB as float32, a whole number of stored chunks.
+        Variants of a block. "auto": about 64 MB as float32, a whole number of stored chunks; fewer where
+        there would be under 16 blocks.
     field : {"auto", "genotype", "dosage"}
         What of a VCF-Zarr is read: hard calls or dosages. "auto": calls where there are any.
 
@@ -30,25 +32,43 @@ def open_genotypes(path: str | Path, chunks: int | str = "auto", *, field: str =
         samples by a block of variants a chunk. Coordinates sample_id, variant_id, variant_contig (always
         text), variant_position, variant_effect_allele, variant_other_allele.
 
+    Notes
+    -----
+    A block is one task, which reads all samples of its variants. Every process that computes must see the
+    path; a relative one is resolved when it is opened.
+
     Raises
     ------
+    OptionError
+        `chunks` or `field` is none of the above.
+    SampleError
+        A sample id stands more than once.
     GenotypeFormatError
         No such file, or not a format that is known, or inconsistent.
     MissingExtraError
         The format's library is not installed; with the pip command.
     """
-    if not (chunks == "auto" or (isinstance(chunks, int) and chunks > 0)):
+    number = isinstance(chunks, Integral) and not isinstance(chunks, bool)
+    if not (chunks == "auto" or (number and int(chunks) > 0)):
         raise OptionError(f"chunks is {chunks!r}; a positive number of variants or 'auto' is needed.")
     if field not in FIELDS:
         raise OptionError(f"field is {field!r}; it is one of {', '.join(map(repr, FIELDS))}.")
     size = None if chunks == "auto" else int(chunks)
     text = str(path)
-    if "://" not in text:
+    if "://" in text:
+        if text.endswith(".bed"):
+            raise GenotypeFormatError(
+                f"{text!r} is a URL, and PLINK 1 files are read from a disk. Copy the .bed, .bim and .fam, or "
+                "convert them to VCF-Zarr (bio2zarr's plink2zarr), which is read from URLs."
+            )
+    else:
         bed = Path(text) if text.endswith(".bed") else Path(f"{text}.bed")
         if bed.is_file() or text.endswith(".bed"):
             from dasklmm.readers import plink
 
             return plink.open_plink(bed, size)
+        if text.endswith((".bim", ".fam")):
+            raise GenotypeFormatError(f"{text!r} is beside the genotypes; give the .bed or its prefix.")
         if Path(text).is_file():
             raise GenotypeFormatError(
                 f"{text!r} is a file of no format that is read here. A PLINK 1 .bed, or a VCF-Zarr directory "

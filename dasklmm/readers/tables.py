@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
+import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pandas as pd
@@ -33,7 +38,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
     Raises
     ------
     TableError
-        No such file, no column of ids, or rows of different lengths.
+        No such file, no column of ids, a row without an id, rows of different lengths, or not UTF-8.
     SampleError
         An id stands more than once.
     """
@@ -46,19 +51,57 @@ def read_table(path: str | Path) -> pd.DataFrame:
     return table
 
 
-def _read(path: Path, separator: str, header: int | None) -> pd.DataFrame:
+def _read(path: Path, separator: str, *, quoted: bool = True) -> pd.DataFrame:
     try:
-        return pd.read_csv(
-            path, sep=separator, header=header, dtype=str, keep_default_na=False, skipinitialspace=True
+        table = pd.read_csv(
+            path,
+            sep=separator,
+            header=None,
+            dtype=str,
+            keep_default_na=False,
+            skipinitialspace=True,
+            quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
         )
     except pd.errors.EmptyDataError as error:
         raise TableError(f"{str(path)!r} is empty; a header and a row a sample are needed.") from error
-    except (pd.errors.ParserError, UnicodeDecodeError) as error:
+    except pd.errors.ParserError as error:
         raise TableError(f"{str(path)!r} is not a table of equal rows ({error}).") from error
+    except (UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
+        raise _unreadable(path, error) from error
+    short = _short_row(path, separator, table)
+    if short is not None:
+        raise TableError(
+            f"{str(path)!r} is not a table of equal rows: row {short + 1}, which starts with "
+            f"{table.iloc[short, 0]!r}, has fewer than {table.shape[1]} columns. Write NA for what is missing."
+        )
+    return table
+
+
+def _short_row(path: Path, separator: str, table: pd.DataFrame) -> int | None:
+    """First row with too few columns, which pandas fills with ""."""
+    ends = np.flatnonzero(table.iloc[:, -1] == "")
+    if not ends.size:
+        return None
+    if separator == r"\s+":  # between white space no field is empty
+        return int(ends[0])
+    with _open(path) as file:
+        rows = (row for row in csv.reader(file, delimiter=separator) if row)
+        return next((i for i, row in enumerate(rows) if len(row) < table.shape[1]), None)
+
+
+def _open(path: Path) -> IO[str]:
+    opener: Callable[..., IO[str]] = gzip.open if path.suffix == ".gz" else open
+    return opener(path, "rt", encoding="utf-8-sig", newline="")
+
+
+def _unreadable(path: Path, error: Exception) -> TableError:
+    return TableError(
+        f"{str(path)!r} cannot be read as text ({error}). UTF-8 is needed, and .gz only on what is gzipped."
+    )
 
 
 def _fam(path: Path) -> pd.DataFrame:
-    table = _read(path, r"\s+", None)
+    table = _read(path, r"\s+", quoted=False)
     if table.shape[1] < 6:
         raise TableError(
             f"{str(path)!r} has {table.shape[1]} columns; a .fam has FID, IID, father, mother, sex and one or "
@@ -72,12 +115,14 @@ def _fam(path: Path) -> pd.DataFrame:
 
 
 def _headed(path: Path) -> pd.DataFrame:
-    opener = pd.io.common.get_handle(path, "r", compression="infer", encoding="utf-8-sig")
-    with opener as handles:
-        line = handles.handle.readline()
+    try:
+        with _open(path) as file:
+            line = next((text for text in file if text.strip()), "")
+    except (UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
+        raise _unreadable(path, error) from error
     separator = "\t" if "\t" in line else "," if "," in line else r"\s+"
     # read without a header: pandas would rename equal columns, and shift rows that are too long
-    table = _read(path, separator, None)
+    table = _read(path, separator)
     columns = [str(c).strip().lstrip("\ufeff").removeprefix("#") for c in table.iloc[0]]
     table = table.iloc[1:].set_axis(columns, axis=1)
     lowered = [c.lower() for c in columns]
@@ -86,11 +131,17 @@ def _headed(path: Path) -> pd.DataFrame:
     )
     if id_column is None:
         raise TableError(
-            f"{str(path)!r} has the columns {', '.join(columns[:8])}; one named sample_id, or FID and IID, is "
-            "needed in the first line."
+            f"{str(path)!r} has the columns {', '.join(columns[:20])}{', …' if len(columns) > 20 else ''}; one "
+            "named sample_id, or FID and IID, is needed in the first line."
         )
     fid = table.iloc[:, lowered.index("fid")] if lowered[id_column] == "iid" and "fid" in lowered else None
-    ids = sample_identity(fid, table.iloc[:, id_column].str.strip())
+    iid = table.iloc[:, id_column].str.strip()
+    if (iid == "").any():
+        raise TableError(
+            f"{str(path)!r} has {int((iid == '').sum())} rows without an id in {columns[id_column]!r}; every row "
+            "needs one. Fill them or drop those rows."
+        )
+    ids = sample_identity(fid, iid)
     rest = [c for c, low in zip(columns, lowered, strict=True) if low not in ("fid", "iid", "sample_id")]
     repeated = sorted({c for c in rest if rest.count(c) > 1})
     if repeated:

@@ -2,113 +2,216 @@
 
 from __future__ import annotations
 
-from typing import Any
+import uuid
+import warnings
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import xarray as xr
 import zarr
 
-from dasklmm.errors import GenotypeFormatError
+from dasklmm.errors import GenotypeFormatError, MissingExtraError, StoreError
+from dasklmm.lazy import budget
 from dasklmm.numerics.genotypes import allele_counts
 from dasklmm.readers.dataset import genotype_dataset, text
+from dasklmm.store.genotypes import COORDINATES, UNFINISHED
 
 CALLS = "call_genotype"
 DOSAGES = ("call_DS", "call_dosage")
+SITES = ("variant_contig", "variant_position", "variant_allele")
+
+# Bytes of calls that are counted at a time, so that temporaries stay small beside the block.
+TILE_BYTES = 8 * 1024**2
 
 
-class CallRows:
-    """Rows (variant, sample) of call_genotype: one row an ALT allele of each site."""
+class ZarrRows:
+    """Rows (variant, sample) of a Zarr array, read by region; pickles to workers.
+
+    Parameters
+    ----------
+    array : zarr.Array
+    rows : int
+        Length of the first dim.
+    dtype : dtype
+        Of what is returned.
+    """
 
     ndim = 2
-    dtype = np.dtype(np.int8)
+    # arrays whose metadata this process has seen
+    _seen: ClassVar[set[str]] = set()
 
-    def __init__(self, array: zarr.Array, site: np.ndarray, allele: np.ndarray) -> None:
-        self.array, self.site, self.allele = array, site, allele
-        self.shape = (site.size, array.shape[1])
+    def __init__(self, array: zarr.Array, rows: int, dtype: Any) -> None:
+        self.array, self.dtype = array, np.dtype(dtype)
+        self.shape = (rows, array.shape[1])
+        self.key = uuid.uuid4().hex
+
+    def read(self, rows: Any) -> np.ndarray:
+        """Rows of the array.
+
+        Zarr takes a chunk that is not there for one of fill values, and a path that this process cannot see
+        has no chunk: it would read as genotypes. So the array is looked for once in every process.
+        """
+        if self.key not in ZarrRows._seen:
+            try:
+                zarr.open_array(self.array.store_path, mode="r")
+            except (FileNotFoundError, ValueError) as error:
+                raise StoreError(
+                    f"this process finds no array at {str(self.array.store_path)!r}, which was there when the "
+                    "genotypes were opened. Give a path or URL that every worker can read."
+                ) from error
+            ZarrRows._seen.add(self.key)
+        return np.asarray(self.array[rows])
+
+    def __getitem__(self, index: tuple[Any, Any]) -> np.ndarray:
+        rows, columns = index
+        return self.read(rows).astype(self.dtype, copy=False)[:, columns]
+
+
+class AlleleRows(ZarrRows):
+    """Rows of a VCF-Zarr array, one for each ALT allele of each site.
+
+    Parameters
+    ----------
+    array : zarr.Array (site, sample, …)
+    dtype : dtype
+    site, allele : ndarray (variant)
+        Site, and allele number from 1, of each row.
+    """
+
+    def __init__(self, array: zarr.Array, dtype: Any, site: np.ndarray, allele: np.ndarray) -> None:
+        super().__init__(array, site.size, dtype)
+        self.site, self.allele = site, allele
 
     def __getitem__(self, index: tuple[Any, Any]) -> np.ndarray:
         rows, columns = index
         site, allele = self.site[rows], self.allele[rows]
-        first = int(site[0]) if site.size else 0
-        calls = np.asarray(self.array[first : int(site[-1]) + 1 if site.size else 0])
-        return allele_counts(calls, site - first, allele)[:, columns]
+        out = np.empty((site.size, self.shape[1]), self.dtype)
+        if site.size:
+            first = int(site.min())
+            values = self.read(slice(first, int(site.max()) + 1))
+            tile = max(1, TILE_BYTES * values.shape[0] // max(1, values.nbytes))
+            for start in range(0, site.size, tile):
+                part = slice(start, start + tile)
+                self.fill(out[part], values, site[part] - first, allele[part])
+        return out[:, columns]
+
+    def fill(self, out: np.ndarray, values: np.ndarray, site: np.ndarray, allele: np.ndarray) -> None:
+        """Write the rows of some sites and alleles into `out`."""
+        raise NotImplementedError
 
 
-class DosageRows:
-    """Rows (variant, sample) of a dosage array (site, sample) or (site, sample, ALT)."""
+class CallRows(AlleleRows):
+    """Copies of each ALT allele in call_genotype (site, sample, ploidy), int8."""
 
-    ndim = 2
-    dtype = np.dtype(np.float32)
-
-    def __init__(self, array: zarr.Array, site: np.ndarray, allele: np.ndarray) -> None:
-        self.array, self.site, self.allele = array, site, allele
-        self.shape = (site.size, array.shape[1])
-
-    def __getitem__(self, index: tuple[Any, Any]) -> np.ndarray:
-        rows, columns = index
-        site, allele = self.site[rows], self.allele[rows]
-        first = int(site[0]) if site.size else 0
-        values = np.asarray(self.array[first : int(site[-1]) + 1 if site.size else 0], dtype=np.float32)
-        values = values[site - first]
-        if values.ndim == 3:
-            values = np.take_along_axis(values, (allele - 1)[:, None, None], axis=2)[..., 0]
-        values = np.where(values < 0, np.float32(np.nan), values)  # -1 missing, -2 fill
-        return values[:, columns]
+    def fill(self, out: np.ndarray, values: np.ndarray, site: np.ndarray, allele: np.ndarray) -> None:
+        """Count the alleles of calls."""
+        low = int(site.min())
+        out[...] = allele_counts(values[low : int(site.max()) + 1], site - low, allele)
 
 
-class StoredRows:
-    """Rows (variant, sample) of a stored dosage array, all samples at once."""
+class DosageRows(AlleleRows):
+    """Dosage of each ALT allele, from (site, sample) or (site, sample, ALT), float32."""
 
-    ndim = 2
-
-    def __init__(self, array: zarr.Array) -> None:
-        self.array, self.shape, self.dtype = array, array.shape, array.dtype
-
-    def __getitem__(self, index: tuple[Any, Any]) -> np.ndarray:
-        rows, columns = index
-        return np.asarray(self.array[rows])[:, columns]
+    def fill(self, out: np.ndarray, values: np.ndarray, site: np.ndarray, allele: np.ndarray) -> None:
+        """Take the dosages of alleles; -1 (missing) and -2 (fill) become NaN, as the spec's NaNs are."""
+        out[...] = values[site] if values.ndim == 2 else values[site, :, allele - 1]
+        out[out < 0] = np.nan
 
 
 def open_zarr(path: str, chunks: int | None, field: str) -> xr.Dataset:
     """Open a Zarr group of genotypes. Lazy.
 
+    Parameters
+    ----------
+    path : str
+        Path or URL.
+    chunks : int or None
+        Variants of a block; None for about 64 MB as float32.
+    field : {"auto", "genotype", "dosage"}
+
     Raises
     ------
     GenotypeFormatError
-        No group, or arrays missing or of shapes that disagree.
+        No group, or arrays missing, unfinished, or of shapes or values that disagree.
+    MissingExtraError
+        The URL's file system is not installed.
     """
+    # absolute: where a relative path is not found later, Zarr reads fill values
+    place = path if "://" in path else str(Path(path).absolute())
     try:
-        group = zarr.open_group(path, mode="r")
+        group = zarr.open_group(place, mode="r")
     except (FileNotFoundError, ValueError, zarr.errors.NodeTypeValidationError) as error:
         raise GenotypeFormatError(
             f"{path!r} is not a Zarr group of genotypes. Give a PLINK 1 .bed or its prefix, or a VCF-Zarr."
         ) from error
+    except ImportError as error:
+        remedy = "pip install 'dasklmm[cloud]'" if path.startswith("s3://") else "install that library"
+        raise MissingExtraError(f"{path!r} needs a file system of fsspec ({error}): {remedy}") from error
+    if group.attrs.get(UNFINISHED, False):
+        raise GenotypeFormatError(
+            f"{path!r} was being written and is not complete. Write it again with write_genotypes(…, "
+            "overwrite=True)."
+        )
+    names = {*COORDINATES, "dosage", "contig_id", "variant_allele", CALLS, *DOSAGES}
     try:
-        arrays = dict(group.arrays())
+        with warnings.catch_warnings():
+            # text of fixed width, as xarray writes it, has no specification in format 3; it is read all the same
+            warnings.simplefilter("ignore", zarr.errors.UnstableSpecificationWarning)
+            arrays = {str(k): v for k in names if isinstance(v := group.get(k), zarr.Array)}
     except ValueError as error:
         # zarr refuses pickled objects, whose reading could run code, and data types that it does not know
         raise GenotypeFormatError(
             f"{path!r} holds an array that is never read here ({error}). Write text as strings."
         ) from error
-    return _own(path, arrays, chunks) if "dosage" in arrays else _vcf(path, arrays, chunks, field)
+    if "dosage" in arrays:
+        return _own(path, group, arrays, chunks)
+    return _vcf(path, group, arrays, chunks, field)
 
 
-def _required(path: str, arrays: dict[str, zarr.Array], names: tuple[str, ...]) -> None:
+def _required(path: str, group: zarr.Group, arrays: dict[str, zarr.Array], names: tuple[str, ...]) -> None:
     absent = [name for name in names if name not in arrays]
     if absent:
+        held = sorted(group.array_keys())
         raise GenotypeFormatError(
-            f"{path!r} lacks {', '.join(absent)}; it holds {', '.join(sorted(arrays)) or 'no array'}. A "
-            "VCF-Zarr group (spec 0.4 or 0.5) is needed."
+            f"{path!r} lacks {', '.join(absent)}; it holds {', '.join(held) or 'no array'}. A VCF-Zarr group "
+            "(spec 0.4 or 0.5) is needed."
         )
 
 
-def _own(path: str, arrays: dict[str, zarr.Array], chunks: int | None) -> xr.Dataset:
-    names = ("variant_contig", "variant_position", "variant_id", "variant_effect_allele")
-    _required(path, arrays, ("sample_id", *names, "variant_other_allele"))
+def _check_lengths(
+    path: str, arrays: dict[str, zarr.Array], name: str, ndims: tuple[int, ...], per_site: tuple[str, ...]
+) -> None:
+    """The first two dims of array `name` are the variants and the samples of the arrays beside it."""
+    array = arrays[name]
+    sites, samples = arrays["variant_position"].shape[0], arrays["sample_id"].shape[0]
+    if array.ndim not in ndims or array.shape[:2] != (sites, samples):
+        raise GenotypeFormatError(
+            f"{path!r}: {name} has shape {array.shape}, with {sites} variants and {samples} samples; the first "
+            f"two dims must be those, of {' or '.join(map(str, ndims))} in all."
+        )
+    for other in per_site:
+        if other in arrays and arrays[other].shape[0] != sites:
+            raise GenotypeFormatError(
+                f"{path!r}: {other} has shape {arrays[other].shape}, with {sites} variants."
+            )
+
+
+def _own(path: str, group: zarr.Group, arrays: dict[str, zarr.Array], chunks: int | None) -> xr.Dataset:
+    _required(path, group, arrays, COORDINATES)
+    array = arrays["dosage"]
+    names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
+    if names is not None and tuple(names) != ("variant", "sample"):
+        raise GenotypeFormatError(f"{path!r}: dosage has dims {tuple(names)}; (variant, sample) are needed.")
+    _check_lengths(path, arrays, "dosage", (2,), COORDINATES[:-1])
+    if array.dtype != np.int8 and array.dtype.kind != "f":
+        raise GenotypeFormatError(
+            f"{path!r}: dosage is of dtype {array.dtype}; int8 (-1 missing) or float32 (NaN missing) is needed."
+        )
     return genotype_dataset(
-        StoredRows(arrays["dosage"]),
+        ZarrRows(array, array.shape[0], np.int8 if array.dtype == np.int8 else np.float32),
         chunks=chunks,
-        stored_chunk=arrays["dosage"].chunks[0],
+        stored_chunk=array.chunks[0],
         sample_id=text(arrays["sample_id"][...]),
         contig=text(arrays["variant_contig"][...]),
         position=np.asarray(arrays["variant_position"][...], dtype=np.int64),
@@ -120,43 +223,42 @@ def _own(path: str, arrays: dict[str, zarr.Array], chunks: int | None) -> xr.Dat
     )
 
 
-def _vcf(path: str, arrays: dict[str, zarr.Array], chunks: int | None, field: str) -> xr.Dataset:
-    _required(
-        path, arrays, ("sample_id", "variant_contig", "variant_position", "variant_allele", "contig_id")
-    )
-    dosage = next((name for name in DOSAGES if name in arrays), None)
+def _vcf(
+    path: str, group: zarr.Group, arrays: dict[str, zarr.Array], chunks: int | None, field: str
+) -> xr.Dataset:
+    _required(path, group, arrays, ("sample_id", *SITES, "contig_id"))
     use_calls = field == "genotype" or (field == "auto" and CALLS in arrays)
-    name = CALLS if use_calls else dosage
+    name = CALLS if use_calls else next((name for name in DOSAGES if name in arrays), None)
     if name is None or name not in arrays:
         wanted = CALLS if use_calls else " or ".join(DOSAGES)
         raise GenotypeFormatError(f"{path!r} holds no {wanted}, which field={field!r} needs.")
     array = arrays[name]
-    alleles = np.asarray(arrays["variant_allele"][...].tolist(), dtype=str)
-    sites, samples = arrays["variant_position"].shape[0], arrays["sample_id"].shape[0]
-    if array.shape[:2] != (sites, samples) or alleles.shape[0] != sites:
-        raise GenotypeFormatError(
-            f"{path!r}: {name} has shape {array.shape}, with {sites} variants and {samples} samples; the first "
-            "two dims must be those."
-        )
+    _check_lengths(path, arrays, name, (3,) if use_calls else (2, 3), (*SITES, "variant_id"))
+    alleles = text(arrays["variant_allele"][...])
+    if alleles.ndim != 2:
+        raise GenotypeFormatError(f"{path!r}: variant_allele has shape {alleles.shape}; two dims are needed.")
+    # one row an ALT; a site with none has no row
     site, column = np.nonzero((alleles[:, 1:] != "") & (alleles[:, 1:] != "."))
     allele = column + 1
-    if array.ndim == 3 and name != CALLS and allele.size and allele.max() > array.shape[2]:
+    most = int(allele.max(initial=0))
+    held = 1 if array.ndim == 2 else array.shape[2]
+    if not use_calls and most > held:
         raise GenotypeFormatError(
-            f"{path!r}: {name} has {array.shape[2]} values a call, and a site has {allele.max()} ALT alleles."
+            f"{path!r}: {name} has {held} values a call, and a site has {most} ALT alleles, so it cannot be told "
+            "whose they are. Split such sites (bcftools norm -m-), or read calls with field='genotype'."
         )
-    contigs = text(arrays["contig_id"][...])
-    contig = contigs[np.asarray(arrays["variant_contig"][...])][site]
+    contig = _contigs(path, arrays)[site]
     position = np.asarray(arrays["variant_position"][...], dtype=np.int64)[site]
     reference, alternate = alleles[site, 0], alleles[site, allele]
-    source = (CallRows if use_calls else DosageRows)(array, site, allele)
+    source = CallRows(array, np.int8, site, allele) if use_calls else DosageRows(array, "f4", site, allele)
     return genotype_dataset(
         source,
-        chunks=chunks,
+        chunks=chunks or _blocks(site, alleles.shape[0], array),
         stored_chunk=array.chunks[0],
         sample_id=text(arrays["sample_id"][...]),
         contig=contig,
         position=position,
-        variant_id=_ids(arrays, site, allele, contig, position, reference, alternate),
+        variant_id=_ids(arrays, site, contig, position, reference, alternate),
         effect_allele=alternate,
         other_allele=reference,
         path=path,
@@ -164,10 +266,31 @@ def _vcf(path: str, arrays: dict[str, zarr.Array], chunks: int | None, field: st
     )
 
 
+def _contigs(path: str, arrays: dict[str, zarr.Array]) -> np.ndarray:
+    """Name of each site's contig."""
+    names, index = text(arrays["contig_id"][...]), np.asarray(arrays["variant_contig"][...])
+    outside = np.flatnonzero((index < 0) | (index >= names.size))
+    if outside.size:
+        raise GenotypeFormatError(
+            f"{path!r}: {outside.size} sites have no contig; variant_contig is {index[outside[0]]} at site "
+            f"{outside[0]}, and contig_id has {names.size}."
+        )
+    return names[index]
+
+
+def _blocks(site: np.ndarray, sites: int, array: zarr.Array) -> tuple[int, ...] | None:
+    """Rows of each block where blocks are whole stored chunks of sites; None where there is no row."""
+    if not site.size:
+        return None
+    rows_per_site = max(1, -(-site.size // sites))
+    step = budget.rows_per_task(4 * array.shape[1] * rows_per_site, array.chunks[0], sites)
+    edges = np.searchsorted(site, np.arange(0, sites + step, step))
+    return tuple(int(rows) for rows in np.diff(edges) if rows)
+
+
 def _ids(
     arrays: dict[str, zarr.Array],
     site: np.ndarray,
-    allele: np.ndarray,
     contig: np.ndarray,
     position: np.ndarray,
     reference: np.ndarray,

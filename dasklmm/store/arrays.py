@@ -14,6 +14,9 @@ import xarray as xr
 import zarr
 
 from dasklmm.errors import DimensionError, StoreError
+from dasklmm.store.records import MARK, vacant
+
+TOKEN = "token"
 
 
 def open_array(path: str | Path, name: str = "array") -> zarr.Array:
@@ -41,16 +44,34 @@ def open_array(path: str | Path, name: str = "array") -> zarr.Array:
             f"{name}: no Zarr array at {str(path)!r}. Give the path that it was written to."
         ) from error
     if isinstance(node, zarr.Array):
-        return node
+        return _whole(node, path)
     held = dict(node.arrays())
     if name in held:
-        return held[name]
+        return _whole(held[name], path)
     if len(held) == 1:
-        return next(iter(held.values()))
+        return _whole(next(iter(held.values())), path)
     raise StoreError(
         f"{name}: the Zarr group at {str(path)!r} holds {sorted(held) or 'no array'}; an array is needed. "
         f"Give {str(path).rstrip('/')}/NAME."
     )
+
+
+def _whole(array: zarr.Array, path: str | Path) -> zarr.Array:
+    """An array of this package is refused where its writing did not end, or chunks of it are gone.
+
+    A missing chunk would read as NaN without a word.
+    """
+    if MARK in array.attrs and (TOKEN not in array.attrs or array.nchunks_initialized < array.nchunks):
+        raise StoreError(
+            f"the array at {str(path)!r} is not whole: {array.nchunks_initialized} of {array.nchunks} chunks are "
+            "there. Write it again with overwrite=True."
+        )
+    return array
+
+
+def finish_array(array: zarr.Array) -> None:
+    """Mark an array as wholly written; the token tells it from one written later at its place."""
+    array.attrs[TOKEN] = uuid.uuid4().hex
 
 
 def write_array(
@@ -83,6 +104,7 @@ def write_array(
         attributes=attributes,
     )  # fmt: skip
     target[...] = array
+    finish_array(target)
     return open_array(path)
 
 
@@ -100,8 +122,7 @@ def create_array(
 
     Floats of a rotation do not compress, so there is a crc32c and no compressor; missing chunks read NaN.
     """
-    if not overwrite and exists(path):
-        raise StoreError(f"{str(path)!r} exists already. Give another path, or overwrite=True.")
+    vacant(path, overwrite)
     return zarr.create_array(
         str(path),
         shape=shape,
@@ -111,7 +132,7 @@ def create_array(
         compressors=[zarr.codecs.Crc32cCodec()],
         fill_value=np.nan,
         overwrite=overwrite,
-        attributes=attributes or {},
+        attributes={MARK: "array", **(attributes or {})},
         config={"write_empty_chunks": True},
     )
 
@@ -140,20 +161,38 @@ class StoredArray:
         self.array = array
         self.dtype = np.dtype(dtype or array.dtype)
         self.key = uuid.uuid4().hex
+        self.token = array.attrs.get(TOKEN) if isinstance(array, zarr.Array) else None
 
     def __dask_tokenize__(self) -> str:
         return self.key
+
+    @property
+    def sample_id(self) -> np.ndarray | None:
+        """Sample ids kept with a P of this package, or None."""
+        ids = self.array.attrs.get("sample_id") if isinstance(self.array, zarr.Array) else None
+        return None if ids is None else np.array(ids, dtype=str)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the array."""
         return self.array.shape
 
+    def _check_token(self) -> None:
+        if self.token is None:
+            return
+        now = zarr.open_array(self.array.store, path=self.array.path, mode="r")
+        if now.attrs.get(TOKEN) != self.token:
+            raise StoreError(
+                f"the array {self.array.path or str(self.array.store)!r} was written anew since this result was "
+                "built, by another model perhaps. Build the result again, and give each model a p_path of its own."
+            )
+
     def load(self) -> np.ndarray:
         """The array in memory, read at the first call in this process; read-only."""
         with StoredArray._lock:
             kept = StoredArray._kept
             if self.key not in kept:
+                self._check_token()
                 value = np.ascontiguousarray(self.array[...], dtype=self.dtype)
                 value.setflags(write=False)
                 kept[self.key] = value
@@ -173,7 +212,7 @@ def open_kinship(path: str | Path) -> xr.DataArray:
     """
     try:
         group = zarr.open_group(str(path), mode="r")
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ValueError) as error:
         raise StoreError(f"there is no kinship at {str(path)!r}. Give the path of a Zarr group.") from error
     held = dict(group.arrays())
     if not {"kinship", "sample_id"} <= set(held):
@@ -192,19 +231,21 @@ def open_kinship(path: str | Path) -> xr.DataArray:
 
 def write_kinship(kinship: xr.DataArray, path: str | Path, *, overwrite: bool = False) -> None:
     """Write a kinship with its sample ids as a Zarr group. Eager: computes it."""
-    if not overwrite and exists(path):
-        raise StoreError(f"{str(path)!r} exists already. Give another path, or overwrite=True.")
+    vacant(path, overwrite)
     values = np.asarray(kinship.values, dtype=np.float64)
-    group = zarr.open_group(str(path), mode="w")
+    group = zarr.open_group(str(path), mode="w", attributes={MARK: "kinship"})
     group.attrs.update({str(k): v for k, v in kinship.attrs.items()})
     ids = np.asarray(kinship["sample_id_0"].values, dtype=str).astype(np.dtypes.StringDType())
     group.create_array("sample_id", data=ids, dimension_names=["sample_0"])
     write_array(f"{str(path).rstrip('/')}/kinship", values, ("sample_0", "sample_1"), overwrite=True)
 
 
-def write_spectrum(pairs: xr.Dataset, path: str | Path, inputs: dict[str, Any]) -> None:
+def write_spectrum(
+    pairs: xr.Dataset, path: str | Path, inputs: dict[str, Any], *, overwrite: bool = False
+) -> None:
     """Write eigenpairs with their sample ids and what they were made of, as a Zarr group. Eager."""
-    group = zarr.open_group(str(path), mode="w")
+    vacant(path, overwrite)
+    group = zarr.open_group(str(path), mode="w", attributes={MARK: "decomposition"})
     for name in pairs.data_vars:
         values = np.asarray(pairs[name].values)
         dims = tuple(str(d) for d in pairs[name].dims)
@@ -225,7 +266,7 @@ def open_spectrum(path: str | Path) -> xr.Dataset:
     """
     try:
         group = zarr.open_group(str(path), mode="r")
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ValueError) as error:
         raise StoreError(f"there is no decomposition at {str(path)!r}.") from error
     held = dict(group.arrays())
     if "inputs" not in group.attrs or not {"p", "s"} <= set(held):
@@ -261,7 +302,7 @@ def open_kinship_or_spectrum(path: str | Path) -> xr.DataArray | xr.Dataset:
     """Whatever of the two lies at a path."""
     try:
         group = zarr.open_group(str(path), mode="r")
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ValueError) as error:
         raise StoreError(
             f"there is neither a kinship nor a decomposition at {str(path)!r}. Give the path of a Zarr group."
         ) from error

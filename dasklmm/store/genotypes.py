@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import uuid
 from pathlib import Path
+from typing import Any
 
 import dask.array as da
 import numpy as np
 import xarray as xr
 import zarr
 
-from dasklmm.errors import StoreError
-from dasklmm.store.arrays import exists
+from dasklmm.errors import GenotypeFormatError, StoreError
+from dasklmm.store.records import MARK, is_local, vacant
 
 COORDINATES = (
     "variant_contig",
@@ -21,34 +25,87 @@ COORDINATES = (
     "sample_id",
 )
 
+# Attribute of a group that is being written; taken away when all of it is there.
+UNFINISHED = "unfinished"
 
-def write_genotypes(ds: xr.Dataset, path: str | Path, *, overwrite: bool = False) -> None:
-    """Write a genotype Dataset as a Zarr group, format 3. Eager.
+CHUNK_BYTES = 4 * 1024**2
+
+
+def write_genotypes(ds: xr.Dataset, path: str | Path, overwrite: bool = False) -> None:
+    """Write a genotype Dataset as a Zarr group, format 3. Eager: reads and writes every genotype.
 
     Parameters
     ----------
     ds : Dataset (variant, sample)
-        As `open_genotypes` returns it.
+        As `open_genotypes` returns it: dosage int8 (-1 missing) or floating (NaN missing; kept as float32).
     path : str or Path
+        Path or URL.
     overwrite : bool
-        Replace what is there.
+        Replace the genotypes that are there.
+
+    Raises
+    ------
+    StoreError
+        Something is there already, and is not to be replaced or is no Zarr; or a URL would be written over
+        while it is read.
+    GenotypeFormatError
+        A variable is missing, or the dosage is of another dtype.
 
     Notes
     -----
     All samples by about 4 MB of variants a chunk, Zstandard behind a bit shuffle (int8 calls shrink about
-    fivefold). The dosage is written last.
+    fivefold). On a local disk the group is made beside its place and renamed into it. On an object store it
+    is marked unfinished until all is there, and `open_genotypes` refuses it so long.
     """
-    if not overwrite and exists(path):
-        raise StoreError(f"{str(path)!r} exists already. Give another path, or overwrite=True.")
-    group = zarr.open_group(str(path), mode="w")
+    absent = [name for name in (*COORDINATES, "dosage") if name not in ds.variables]
+    if absent:
+        raise GenotypeFormatError(
+            f"the Dataset lacks {', '.join(absent)}; one as open_genotypes returns it is needed."
+        )
+    dosage = _dosage(ds)
+    place = str(path).rstrip("/")
+    vacant(place, overwrite)
+    if is_local(place):
+        target = f"{place}.{uuid.uuid4().hex}.partial"
+        try:
+            _write(ds, dosage, target)
+            if Path(place).exists():
+                shutil.rmtree(place)
+            os.replace(target, place)
+        except BaseException:
+            shutil.rmtree(target, ignore_errors=True)
+            raise
+    else:
+        if str(ds.attrs.get("source", "")).rstrip("/") == place:
+            raise StoreError(
+                f"{place!r} is where these genotypes are read from, and an object store has no renaming: writing "
+                "would destroy them. Give another path."
+            )
+        _write(ds, dosage, place)
+
+
+def _dosage(ds: xr.Dataset) -> da.Array:
+    """Dosage (variant, sample), int8 or float32."""
+    data = da.asarray(ds["dosage"].transpose("variant", "sample").data)
+    if data.dtype.kind == "f":
+        return data.astype(np.float32)
+    if data.dtype != np.int8:
+        raise GenotypeFormatError(
+            f"the dosage is of dtype {data.dtype}; int8 (copies of the effect allele, -1 missing) or a floating "
+            "one (NaN missing) is needed. Convert it with astype."
+        )
+    return data
+
+
+def _write(ds: xr.Dataset, dosage: da.Array, target: str) -> None:
+    group = zarr.open_group(target, mode="w", zarr_format=3, attributes={UNFINISHED: True, MARK: "genotypes"})
     for name in COORDINATES:
-        values = np.asarray(ds[name].values)
-        if values.dtype.kind in "UO":
+        values: Any = np.asarray(ds[name].values)
+        if values.dtype.kind in "UOT":
             values = values.astype(np.dtypes.StringDType())
         group.create_array(name, data=values, dimension_names=[str(d) for d in ds[name].dims])
-    dosage = ds["dosage"].transpose("variant", "sample").data
     m, n = dosage.shape
-    rows = max(1, min(m, 4 * 1024**2 // max(1, n * dosage.dtype.itemsize)))
+    rows = max(1, min(m, CHUNK_BYTES // max(1, n * dosage.dtype.itemsize)))
     array = group.create_array(
         "dosage",
         shape=(m, n),
@@ -56,7 +113,11 @@ def write_genotypes(ds: xr.Dataset, path: str | Path, *, overwrite: bool = False
         chunks=(rows, max(1, n)),
         dimension_names=["variant", "sample"],
         compressors=zarr.codecs.BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"),
+        # a chunk that got lost reads as missing calls, not as a genotype
+        fill_value=-1 if dosage.dtype == np.int8 else np.nan,
         config={"write_empty_chunks": True},
     )
-    lazy = da.asarray(dosage).rechunk((max(1, 16 * rows), -1))
-    da.store(lazy, array, lock=False)
+    if m and n:
+        # whole chunks to a task, so that no two write the same one
+        da.store(dosage.rechunk((16 * rows, -1)), array, lock=False)
+    group.update_attributes({UNFINISHED: False})

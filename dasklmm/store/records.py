@@ -16,16 +16,19 @@ import time
 import uuid
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import numpy as np
+import zarr
 
 from dasklmm.errors import StoreError
 
 MAGIC = b"dasklmm-record-1"
+# Attribute of every group and array that this package writes.
+MARK = "dasklmm"
 # An object store knows no lock that ends with its holder, so a writer there renews a lease.
 LEASE_SECONDS = 60.0
 
@@ -171,6 +174,38 @@ def damaged(path: str, name: str) -> StoreError:
     )
 
 
+def vacant(path: str | Path, overwrite: bool) -> None:
+    """Refuse to write where something else lies.
+
+    Absent or empty is fine; a Zarr array, or a group that this package wrote, with `overwrite`. Anything else
+    is never removed.
+
+    Raises
+    ------
+    StoreError
+    """
+    try:
+        node: Any = zarr.open(str(path), mode="r")
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        node = None
+    if node is None:
+        fs, root = fsspec.core.url_to_fs(str(path))
+        fs.invalidate_cache()
+        if fs.exists(root) and (fs.isfile(root) or fs.ls(root, detail=False)):
+            raise StoreError(
+                f"{str(path)!r} holds something that is not of this package, which is never replaced. Give "
+                "another path."
+            )
+        return
+    if not overwrite:
+        raise StoreError(f"{str(path)!r} exists already. Give another path, or overwrite=True (--overwrite).")
+    if isinstance(node, zarr.Group) and MARK not in node.attrs:
+        raise StoreError(
+            f"{str(path)!r} is a Zarr group that this package did not write, which is never replaced. Give "
+            "another path."
+        )
+
+
 def is_local(path: str | Path) -> bool:
     """Whether a path is on this machine's file system, not a URL."""
     return "://" not in str(path)
@@ -269,7 +304,13 @@ def _file_lock(path: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f"process {os.getpid()}")
         file.flush()
-        yield
+        try:
+            yield
+        finally:
+            # nothing but the lock is left of a run that was refused; nothing at all of one that ended
+            if path.exists() and not any(entry.name != "lock" for entry in path.iterdir()):
+                (path / "lock").unlink()
+                path.rmdir()
 
 
 @contextmanager
@@ -285,14 +326,23 @@ def _lease(path: str) -> Iterator[None]:
             )
     ended = threading.Event()
 
+    def owner() -> str | None:
+        current = get(place)
+        return None if current is None else str(json.loads(current)["owner"])
+
     def renew() -> None:
         put(place, json.dumps({"owner": own, "time": time.time()}).encode())
 
     def keep() -> None:
         while not ended.wait(LEASE_SECONDS / 4):
-            renew()
+            with suppress(StoreError, OSError):  # tried again at the next turn
+                if owner() != own:
+                    return  # the lease lapsed and is another's now
+                renew()
 
     renew()
+    if owner() != own:
+        raise _refuse(path, "it began at the same moment")
     thread = threading.Thread(target=keep, daemon=True)
     thread.start()
     try:
@@ -300,4 +350,5 @@ def _lease(path: str) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
-        remove(place)
+        if owner() == own:
+            remove(place)

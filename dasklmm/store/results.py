@@ -22,6 +22,7 @@ SUCCESS = "_SUCCESS"
 CHUNK_VARIANTS = 65_536
 # What differs between two runs of the same inputs is kept elsewhere (run.json), so that equal runs leave
 # equal bytes.
+ATTRIBUTES = ("results", "coordinates", "inputs")
 OF_THE_RUN = ("created", "seconds", "resumed")
 
 
@@ -77,11 +78,12 @@ def write_results(
         Replace what is there.
     """
     local = records.is_local(path)
-    target = f"{path}.{os.getpid()}.partial" if local else str(path).rstrip("/")
-    if not local and overwrite:
-        records.remove(path)
+    path = str(path).rstrip("/")
+    records.vacant(path, overwrite)
+    target = f"{path}.partial" if local else path
+    records.remove(target)  # of a run that was killed while it wrote
     try:
-        group = zarr.open_group(target, mode="w")
+        group = zarr.open_group(target, mode="w", attributes={records.MARK: "results"})
         manifest = {}
         for name, variable in results.variables.items():
             values = variable.values
@@ -105,7 +107,8 @@ def write_results(
                 "inputs": inputs,
             }
         )
-        text = json.dumps({"arrays": manifest}, sort_keys=True, indent=1)
+        attributes = fingerprint({k: group.attrs[k] for k in ATTRIBUTES})
+        text = json.dumps({"arrays": manifest, "attributes": attributes}, sort_keys=True, indent=1)
         records.put(f"{target}/{SUCCESS}", text.encode())
         if local:
             if Path(path).exists():
@@ -131,13 +134,20 @@ def open_results(path: str | Path) -> xr.Dataset:
         Nothing there, something else, not complete, or not what was written.
     """
     group = _open(path)
-    done = records.get(f"{str(path).rstrip('/')}/{SUCCESS}")
+    done = None if group is None else records.get(f"{str(path).rstrip('/')}/{SUCCESS}")
     if group is None or "results" not in group.attrs or done is None:
         raise StoreError(
             f"there are no complete results at {str(path)!r}. Give the results.zarr of a finished run; a run "
             "that was interrupted is continued by the same command."
         )
-    manifest = json.loads(done)["arrays"]
+    try:
+        marks = json.loads(done)
+        manifest = marks["arrays"]
+        intact = fingerprint({k: group.attrs[k] for k in ATTRIBUTES}) == marks["attributes"]
+    except (ValueError, KeyError) as error:
+        raise _damaged(path, SUCCESS) from error
+    if not intact:
+        raise _damaged(path, "zarr.json")
     variables: dict[str, Any] = {}
     for name, digest in manifest.items():
         try:
@@ -169,7 +179,7 @@ def _damaged(path: str | Path, name: str) -> StoreError:
 def differences(path: str | Path, inputs: dict[str, Any]) -> list[str] | None:
     """Names of the inputs and options in which the results at `path` differ; None where there are none."""
     group = _open(path)
-    if group is None:
+    if group is None or (records.MARK not in group.attrs and not dict(group.attrs)):
         return None
     if not records.is_local(path) and records.get(f"{str(path).rstrip('/')}/{SUCCESS}") is None:
         return None  # a write to an object store that ended before its manifest: it is written anew
@@ -191,6 +201,10 @@ def _open(path: str | Path) -> zarr.Group | None:
         if records.is_local(path) and Path(path).exists():
             raise StoreError(f"{str(path)!r} exists and is not a Zarr group. Give another path.") from None
         return None
+    except ValueError as error:
+        raise StoreError(
+            f"{str(path)!r} cannot be read: its metadata is damaged, or it is no Zarr group ({error})."
+        ) from error
 
 
 def _to_json(value: Any) -> Any:

@@ -215,7 +215,7 @@ def test_calls_to_dosage():
 
 
 def test_gram_is_exactly_symmetric_and_adds_over_variants(monkeypatch):
-    monkeypatch.setattr(genotypes, "_GRAM_VARIANTS", 64)
+    monkeypatch.setattr(genotypes, "GRAM_TILE", 64)
     block = random_calls(500, 90)
     block[7] = 1
     for method in METHODS:

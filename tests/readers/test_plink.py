@@ -112,6 +112,65 @@ def test_missing_extra_says_its_command(tmp_path, calls, monkeypatch):
         dasklmm.open_genotypes(bed)
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("c.bim", "1\trs0\t0\t100\tA\n", r"5 columns; at least 6"),
+        ("c.bim", "1\trs0\t0\t100\tA\tG\n1\trs1\t0\n", "row 2 has fewer columns than the 6"),
+        ("c.bim", "1\trs0\t0\tx\tA\tG\n" * M, "column 4 holds positions"),
+        ("c.bim", "", "is empty"),
+        ("c.fam", "f s0 0 0 1 -9\n", r"has 225 bytes; 37 variants .* and 1 samples .* need 40"),
+    ],
+)
+def test_bim_and_fam_that_are_wrong(tmp_path, calls, file, text, message):
+    bed = write(tmp_path, calls)
+    (tmp_path / file).write_text(text)
+    with pytest.raises(GenotypeFormatError, match=message):
+        dasklmm.open_genotypes(bed)
+
+
+@pytest.mark.parametrize("separator", [" ", "\t", "   "])
+def test_white_space_and_quotes_of_bim_and_fam(tmp_path, calls, separator):
+    bed = write(tmp_path, calls)
+    for name in ("c.bim", "c.fam"):
+        lines = (tmp_path / name).read_text().splitlines()
+        lines[0] = lines[0].replace("rs0", '"rs0').replace("s0", "5'")
+        (tmp_path / name).write_text("".join(f"{separator.join(line.split())}\n" for line in lines))
+    ds = dasklmm.open_genotypes(bed)
+    np.testing.assert_array_equal(ds["dosage"].values, calls)
+    assert ds["variant_id"].values[0] == "\"r5'"
+    assert ds["sample_id"].values[0] == dasklmm.read_table(tmp_path / "c.fam").index[0] == "5'"
+
+
+def test_chunks_as_a_numpy_integer_and_no_rows(tmp_path, calls):
+    ds = dasklmm.open_genotypes(write(tmp_path, calls), chunks=np.int64(8))
+    assert ds["dosage"].data.chunksize == (8, N)
+    for part in (slice(0, 0), slice(None, None, -1), [5, 2, 2]):
+        np.testing.assert_array_equal(ds["dosage"][part].values, calls[part])
+    with pytest.raises(OptionError, match="chunks is True"):
+        dasklmm.open_genotypes(tmp_path / "c", chunks=True)
+
+
+def decoded(bed, m, n, rows):
+    """The format's own table of two bits, without bed-reader: copies of allele 1; 01 is missing."""
+    stored = np.memmap(bed, np.uint8, "r", 3, (m, (n + 3) // 4))[rows]
+    pairs = (stored[:, :, None] >> np.array([0, 2, 4, 6], np.uint8)) & 3
+    return np.array([2, -1, 1, 0])[pairs.reshape(len(rows), -1)[:, :n]]
+
+
+def test_bytes_decoded_by_hand(tmp_path, calls):
+    bed = write(tmp_path, calls)
+    want = decoded(bed, M, N, range(M))
+    assert set(np.unique(want)) == {-1, 0, 1, 2}
+    np.testing.assert_array_equal(dasklmm.open_genotypes(bed)["dosage"].values, want)
+
+
+def test_mouse_bytes_decoded_by_hand(mouse_prefix):
+    rows = [0, 1, 5000, 12_225]
+    got = dasklmm.open_genotypes(mouse_prefix)["dosage"][rows].values
+    np.testing.assert_array_equal(got, decoded(f"{mouse_prefix}.bed", 12_226, 1_940, rows))
+
+
 def test_mouse(mouse_prefix):
     ds = dasklmm.open_genotypes(mouse_prefix)
     assert dict(ds.sizes) == {"variant": 12_226, "sample": 1_940}

@@ -63,9 +63,14 @@ def test_fam_minus_nine_is_missing_in_the_sixth_column_only(tmp_path):
     [
         ("name\tx\na\t1\n", TableError, "columns name, x; one named sample_id"),
         ("", TableError, "empty"),
-        ("IID\tx\na\t1\na\t2\n", SampleError, "1 sample ids that stand more than once, for example 'a'"),
+        ("IID\tx\na\t1\na\t2\n", SampleError, "1 sample ids stand more than once, for example 'a'"),
         ("IID\tx\tx\na\t1\t2\n", TableError, "several columns|x.1"),
         ("IID\tx\na\t1\t2\t3\t4\nb\t1\n", TableError, "equal rows"),
+        ("IID\tx\ty\na\t1\t2\nb\t1\n", TableError, "row 3, which starts with 'b', has fewer than 3"),
+        ("IID,x\na,1\nb\n", TableError, "row 3, which starts with 'b', has fewer than 2"),
+        ("FID IID x\nf a 1\nf\n", TableError, "row 3, which starts with 'f', has fewer than 3"),
+        ("FID\tIID\tx\nf a 1\n", TableError, "row 2, which starts with 'f a 1'"),
+        ("IID,x\n,1\nb,2\n", TableError, "1 rows without an id in 'IID'"),
     ],
 )
 def test_what_cannot_be_read_is_refused(tmp_path, text, error, message):
@@ -73,11 +78,34 @@ def test_what_cannot_be_read_is_refused(tmp_path, text, error, message):
         table(tmp_path, text)
 
 
+def test_empty_last_fields_are_missing_not_short_rows(tmp_path):
+    got = table(tmp_path, "\nIID\tx\ty\n\na\t1\t\nb\t\t2\n")
+    np.testing.assert_array_equal(got, [[1.0, np.nan], [np.nan, 2.0]])
+    got = table(tmp_path, '"IID","x"\n"a, b",""\nc,1\n')
+    assert got.index.tolist() == ["a, b", "c"]
+    np.testing.assert_array_equal(got["x"], [np.nan, 1.0])
+
+
+def test_what_is_no_text_is_refused(tmp_path):
+    for name, data in {
+        "a.txt": b"IID\tx\nr\xe9\t1\n",
+        "b.txt": b"IID\tx\xe9\na\t1\n",
+        "c.txt.gz": b"IID\tx\na\t1\n",
+        "d.txt.gz": gzip.compress(b"IID\tx\na\t1\n" * 1000)[:-12],
+        "e.fam.gz": b"f a 0 0 1 1\n",
+    }.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(TableError, match="cannot be read as text"):
+            dasklmm.read_table(tmp_path / name)
+
+
 def test_no_file_and_a_short_fam(tmp_path):
     with pytest.raises(TableError, match="there is no table"):
         dasklmm.read_table(tmp_path / "none.txt")
     with pytest.raises(TableError, match=r"has 3 columns; a .fam has FID"):
         table(tmp_path, "a b c\n", "x.fam")
+    with pytest.raises(TableError, match="row 2, which starts with 'f', has fewer than 6"):
+        table(tmp_path, "f a 0 0 1 2\nf b\n", "x.fam")
 
 
 def test_repeated_iid_with_families(tmp_path):

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import pickle
+import shutil
+import sys
+import warnings
+
+import dask
 import numpy as np
 import pytest
 import zarr
+from bed_reader import to_bed
 
 import dasklmm
-from dasklmm.errors import GenotypeFormatError, StoreError
-from dasklmm.store.genotypes import write_genotypes
+from dasklmm.errors import GenotypeFormatError, MissingExtraError, StoreError
 
 CALLS = np.array(
     [
@@ -24,7 +30,7 @@ DOSAGE = np.array([[0, 1, 2, -1], [0, 1, 0, 0], [1, 1, 2, 0], [1, 0, -1, 2], [-1
 IDS = ["rs1", "rs2:T", "rs2:C", "7:300:T:TA", "7:400:C:G"]
 
 
-def vcf_zarr(path, zarr_format=3, dosages=None, calls=CALLS):
+def vcf_zarr(path, zarr_format=3, dosages=None, calls=CALLS, alleles=ALLELES):
     group = zarr.open_group(str(path), mode="w", zarr_format=zarr_format)
 
     def put(name, values, chunks=None):
@@ -37,7 +43,7 @@ def vcf_zarr(path, zarr_format=3, dosages=None, calls=CALLS):
     put("variant_contig", np.array([0, 1, 1, 1], dtype=np.int8))
     put("variant_position", np.array([100, 200, 300, 400], dtype=np.int32))
     put("variant_id", np.array(["rs1", "rs2", ".", ""]))
-    put("variant_allele", ALLELES)
+    put("variant_allele", alleles)
     if calls is not None:
         put("call_genotype", calls, (2, 3, 2))
     for name, values in (dosages or {}).items():
@@ -69,14 +75,22 @@ def test_dosages(tmp_path, name, per_alt):
     values = np.array(
         [[0.1, 1.9, np.nan, -1], [0.5, 0.6, 0.7, 0.8], [1, 1, 1, 1.5], [0, 0, -2, 2]], np.float32
     )
-    if per_alt:
-        values = np.stack([values, values / 2], axis=2)
+    if not per_alt:
+        path = vcf_zarr(tmp_path / "v.vcz", dosages={name: values})
+        with pytest.raises(GenotypeFormatError, match="1 values a call, and a site has 2 ALT"):
+            dasklmm.open_genotypes(path, field="dosage")
+        path = vcf_zarr(tmp_path / "b.vcz", dosages={name: values}, alleles=ALLELES[:, :2])
+        values[values < 0] = np.nan
+        for chunks in (1, 3):
+            got = dasklmm.open_genotypes(path, field="dosage", chunks=chunks)["dosage"]
+            np.testing.assert_array_equal(got.values, values)
+        return
+    values = np.stack([values, values / 2], axis=2)
     path = vcf_zarr(tmp_path / "v.vcz", dosages={name: values})
     assert dasklmm.open_genotypes(path)["dosage"].dtype == np.int8
     got = dasklmm.open_genotypes(path, field="dosage", chunks=2)["dosage"]
     assert got.dtype == np.float32
-    first = values[..., 0] if per_alt else values
-    second = values[..., 1] if per_alt else values
+    first, second = values[..., 0], values[..., 1]
     want = np.array([first[0], first[1], second[1], first[2], first[3]])
     want[want < 0] = np.nan
     np.testing.assert_array_equal(got.values, want)
@@ -114,19 +128,124 @@ def test_a_pickled_array_is_refused(tmp_path):
         dasklmm.open_genotypes(path)
 
 
-@pytest.mark.parametrize("dtype", [np.int8, np.float32])
-def test_round_trip_of_own_store(tmp_path, dtype, no_compute):
-    source = dasklmm.simulate(30, 200, seed=3)
-    if dtype == np.float32:
-        source["dosage"] = source["dosage"].where(source["dosage"] >= 0).astype(dtype)
-    write_genotypes(source, tmp_path / "g.zarr")
-    with no_compute():
-        back = dasklmm.open_genotypes(tmp_path / "g.zarr", chunks=64)
-    assert back["dosage"].dtype == dtype
-    np.testing.assert_array_equal(back["dosage"].values, source["dosage"].values)
-    for name in back.coords:
-        assert back[name].values.tolist() == source[name].values.tolist()
-    with pytest.raises(StoreError, match="overwrite=True"):
-        write_genotypes(source, tmp_path / "g.zarr")
-    write_genotypes(source.isel(variant=slice(50)), tmp_path / "g.zarr", overwrite=True)
-    assert dasklmm.open_genotypes(tmp_path / "g.zarr").sizes["variant"] == 50
+def replace(path, **arrays):
+    group = zarr.open_group(str(path), mode="a")
+    for name, values in arrays.items():
+        del group[name]
+        group.create_array(name, data=values)
+    return path
+
+
+def test_arrays_that_disagree_are_refused_at_open(tmp_path):
+    def opened(name, **arrays):
+        return dasklmm.open_genotypes(replace(vcf_zarr(tmp_path / name), **arrays))
+
+    with pytest.raises(GenotypeFormatError, match="1 sites have no contig; variant_contig is -1 at site 2"):
+        opened("a", variant_contig=np.array([0, 1, -1, 1]))
+    with pytest.raises(GenotypeFormatError, match="variant_contig is 2 at site 0, and contig_id has 2"):
+        opened("b", variant_contig=np.array([2, 1, 1, 1]))
+    with pytest.raises(GenotypeFormatError, match=r"variant_contig has shape \(3,\), with 4 variants"):
+        opened("c", variant_contig=np.array([0, 1, 1]))
+    with pytest.raises(GenotypeFormatError, match=r"call_genotype has shape \(4, 4\)"):
+        opened("d", call_genotype=CALLS[..., 0])
+    with pytest.raises(GenotypeFormatError, match="variant_allele has shape"):
+        opened("e", variant_allele=ALLELES[:, 0].astype(np.dtypes.StringDType()))
+
+
+def test_text_as_bytes_and_as_fixed_width(tmp_path):
+    path = vcf_zarr(tmp_path / "v.vcz", zarr_format=2)
+    names = ("sample_id", "contig_id", "variant_id", "variant_allele")
+    group = zarr.open_group(str(path), mode="r")
+    held = {name: np.array(group[name][...].tolist(), dtype=str) for name in names}
+    want = dasklmm.open_genotypes(path).load()
+    for kind in "SU":
+        replace(path, **{name: values.astype(kind) for name, values in held.items()})
+        assert dasklmm.open_genotypes(path).identical(want)
+
+
+def test_a_block_is_one_task_and_whole_chunks_of_sites(tmp_path):
+    sites, n, stored = 3000, 40, 100
+    rng = np.random.default_rng(1)
+    alts = rng.integers(0, 4, sites)
+    alleles = np.array([["A", *["C", "G", "T"][:k], *[""] * (3 - k)] for k in alts])
+    calls = rng.integers(-1, 4, (sites, n, 2)).astype(np.int8)
+    group = zarr.open_group(str(tmp_path / "v.vcz"), mode="w")
+    text = np.dtypes.StringDType()
+    for name, values in {
+        "contig_id": np.array(["1"]).astype(text),
+        "sample_id": np.arange(n).astype(str).astype(text),
+        "variant_contig": np.zeros(sites, dtype=int),
+        "variant_position": np.arange(sites),
+        "variant_allele": alleles.astype(text),
+    }.items():
+        group.create_array(name, data=values)
+    group.create_array("call_genotype", data=calls, chunks=(stored, 7, 1))
+    ds = dasklmm.open_genotypes(tmp_path / "v.vcz")
+    data = ds["dosage"].data
+    assert data.numblocks[0] > 1
+    assert data.numblocks[1] == 1
+    ends = np.cumsum(data.chunks[0])
+    position = ds["variant_position"].values
+    assert (position[ends[:-1]] // stored > position[ends[:-1] - 1] // stored).all()
+    (optimised,) = dask.optimize(data)
+    assert len(optimised.__dask_graph__()) <= data.numblocks[0] + 1
+    site = np.repeat(np.arange(sites), alts)
+    allele = np.concatenate([np.arange(1, k + 1) for k in alts])
+    want = (calls[site] == allele[:, None, None]).sum(axis=2)
+    want[(calls[site] == -1).any(axis=2)] = -1
+    np.testing.assert_array_equal(data.compute(), want)
+    for part in (slice(None, None, -1), [7, 3, 3], slice(0, 0)):
+        np.testing.assert_array_equal(ds["dosage"][part].values, want[part])
+
+
+def test_a_process_that_does_not_see_the_path_reads_no_fill_values(tmp_path, monkeypatch):
+    vcf_zarr(tmp_path / "v.vcz")
+    monkeypatch.chdir(tmp_path)
+    ds = dasklmm.open_genotypes("v.vcz")
+    monkeypatch.chdir("/")
+    np.testing.assert_array_equal(ds["dosage"].values, DOSAGE)
+    # as on a worker that has not read it yet
+    ds = pickle.loads(pickle.dumps(dasklmm.open_genotypes(tmp_path / "v.vcz")))
+    shutil.rmtree(tmp_path / "v.vcz")
+    with pytest.raises(StoreError, match="every worker can read"):
+        ds["dosage"].values  # noqa: B018
+
+
+def test_a_url_needs_its_file_system(monkeypatch):
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'dasklmm\[cloud\]'"):
+        dasklmm.open_genotypes("s3://nowhere/v.vcz")
+    with pytest.raises(GenotypeFormatError, match=r"is a URL, and PLINK 1 .* plink2zarr"):
+        dasklmm.open_genotypes("s3://nowhere/c.bed")
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_what_bio2zarr_writes_is_the_plink_it_read(tmp_path, zarr_format):
+    convert = pytest.importorskip("bio2zarr.plink", reason="bio2zarr is not installed").convert
+    rng = np.random.default_rng(4)
+    calls = rng.integers(-1, 3, (37, 23)).astype(np.int8)
+    properties = {
+        "iid": [f"s{i}" for i in range(23)],
+        "chromosome": ["1"] * 20 + ["X"] * 17,
+        "sid": [f"rs{j}" for j in range(37)],
+        "bp_position": list(range(100, 137)),
+        "allele_1": ["A"] * 37,
+        "allele_2": ["G"] * 37,
+    }
+    values = np.where(calls == -1, np.int8(-127), calls).T
+    to_bed(tmp_path / "c.bed", values, properties=properties, num_threads=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # bio2zarr's own
+        convert(
+            tmp_path / "c",
+            tmp_path / "c.vcz",
+            variants_chunk_size=5,
+            samples_chunk_size=7,
+            zarr_format=zarr_format,
+        )
+    made, source = (
+        dasklmm.open_genotypes(tmp_path / "c.vcz", chunks=10),
+        dasklmm.open_genotypes(tmp_path / "c"),
+    )
+    np.testing.assert_array_equal(made["dosage"].values, calls)
+    assert made.load().equals(source.load())

@@ -114,8 +114,8 @@ def test_a_second_run_is_refused_while_the_first_lives(cohort, bucket):
 
 
 def test_model_with_p_and_pa(cohort, bucket):
-    made, opened, y = cohort
-    model, p = dasklmm.linear_mixed_model(y["trait"], np.ones((100, 1)), z=opened, p_path=f"{bucket}/p.zarr")
+    _, opened, y = cohort
+    model, _ = dasklmm.linear_mixed_model(y["trait"], np.ones((100, 1)), z=opened, p_path=f"{bucket}/p.zarr")
     model.fit()
     lazy = dasklmm.linear_mixed_regression_rows(opened, model, pa_path=f"{bucket}/pa.zarr")
     pa = dasklmm.project(f"{bucket}/p.zarr", opened)
