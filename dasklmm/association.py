@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -51,6 +51,10 @@ logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 TOTAL = "gram/total"
+
+# Samples from which an eigendecomposition on a worker takes all cores. Below it a second thread gains little,
+# and loses tenfold where another process holds its core: OpenBLAS's threads wait by spinning.
+ALL_CORES_FROM = 2048
 
 
 @dataclass
@@ -653,7 +657,7 @@ def _decompose_kept(
     kept: Records, i: int, without: str | None, y: np.ndarray, x: np.ndarray, rank: int, dtype: Any
 ) -> None:
     budget.check_eigendecomposition(y.size)
-    with blocks.all_blas_threads():
+    with blocks.all_blas_threads() if y.size >= ALL_CORES_FROM else nullcontext():
         _keep_rotation(kept, i, _rotation(_kinship(kept, without), y, x, rank), dtype)
 
 
