@@ -30,11 +30,12 @@ from dasklmm.errors import (
 )
 from dasklmm.lazy import associate, blocks, budget, run
 from dasklmm.lazy import kinship as lazy_kinship
-from dasklmm.lazy.eigen import leading_pairs
+from dasklmm.lazy.eigen import genotype_stamp, leading_pairs
 from dasklmm.numerics import alternatives, design, reml, spectrum
 from dasklmm.numerics.genotypes import Gram
 from dasklmm.numerics.records import STATUS_LABELS, NullFit, RotatedData
 from dasklmm.numerics.tails import lambda_gc
+from dasklmm.readers.dataset import is_readers_own
 from dasklmm.readers.genotypes import open_genotypes
 from dasklmm.store import arrays
 from dasklmm.store.records import Memory, Records, damaged, get, one_writer, put, remove, vacant
@@ -429,7 +430,6 @@ class _Scan:
                 *known,
                 {str(k): v for k, v in self.ds.sizes.items()},
                 str(self.ds["dosage"].dtype),
-                str(self.ds.attrs.get("field", "")),
                 self._content(),
             ),
             "blocks": fingerprint([list(part.chunks[0]) for part in self.slices]),
@@ -441,17 +441,10 @@ class _Scan:
         }
 
     def _content(self) -> str:
-        """Digest of the genotypes: of the file's names, sizes and times where a reader's own array is scanned.
-
-        Any other array is read once for its content, since nothing else tells it from an edited one.
-        """
-        stamp = source_stamp(str(self.ds.attrs.get("source", "")))
-        if stamp and self.ds.attrs.get("dosage_name") == getattr(self.ds["dosage"].data, "name", None):
-            return stamp
-        if self._content_digest is None:
-            call = blocks.delayed_call(fingerprint, "fingerprint")
-            digests = run.run_blocks([call(part) for part in blocks.delayed_blocks(self.rows)])
-            self._content_digest = fingerprint(digests)
+        """Digest of the genotypes; what had to be read for it is read once."""
+        if not is_readers_own(self.ds["dosage"].data) and self._content_digest is not None:
+            return self._content_digest
+        self._content_digest = genotype_stamp(self.ds)
         return self._content_digest
 
     def run(self, kept: Records | Memory) -> xr.Dataset:

@@ -1,4 +1,4 @@
-"""What must never happen silently: other people's files replaced, results of other inputs, other samples' numbers."""
+"""What must never happen silently: others' files replaced, results of other inputs, numbers of other samples."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_stored_p_joins_by_its_ids(cohort, tmp_path):
     ds, y = cohort
     path = tmp_path / "p.zarr"
     k = dasklmm.kinship(ds).compute()
-    _, p = LinearMixedModel.from_kinship(y, np.ones((N, 1)), k, p_path=path)
+    LinearMixedModel.from_kinship(y, np.ones((N, 1)), k, p_path=path)
     want = dasklmm.project(path, ds).values
     order = np.random.default_rng(1).permutation(N)
     np.testing.assert_allclose(dasklmm.project(path, ds.isel(sample=order)).values, want, atol=1e-12)

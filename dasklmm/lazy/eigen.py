@@ -19,6 +19,7 @@ from dasklmm.lazy import blocks, budget, run
 from dasklmm.lazy import kinship as lazy_kinship
 from dasklmm.numerics import spectrum
 from dasklmm.numerics.subspace import Krylov, Product, gram_product
+from dasklmm.readers.dataset import is_readers_own
 from dasklmm.store import arrays
 from dasklmm.store.results import fingerprint, source_stamp
 
@@ -83,7 +84,7 @@ def eigendecompose(
     if isinstance(k, xr.Dataset):
         inputs = {
             "of": "genotypes",
-            "genotypes": source_stamp(str(k.attrs.get("source", ""))),
+            "genotypes": None if store is None else genotype_stamp(k),
             "variants": fingerprint(
                 *(np.asarray(k[n].values) for n in schema.VARIANT_COORDS if n in k.variables)
             ),
@@ -204,3 +205,19 @@ def _pass(
     columns, shared_q = blocks.shared(samples), blocks.shared(q)
     tasks = [call(b, shared_q, method, dtype, columns) for part in parts for b in blocks.delayed_blocks(part)]
     return run.run_blocks([blocks.tree_sum(tasks, "kinship-product-sum")])[0]
+
+
+def genotype_stamp(ds: xr.Dataset) -> str:
+    """Digest of the genotypes: of the file's names, sizes and times where a reader's own array is used. Eager.
+
+    Any other array is read once for its content, since nothing else tells it from an edited one.
+    """
+    stamp = source_stamp(str(ds.attrs.get("source", "")))
+    return stamp if stamp and is_readers_own(ds["dosage"].data) else content_digest(ds["dosage"].data)
+
+
+def content_digest(rows: da.Array) -> str:
+    """Digest of an array's values, from one pass over its blocks. Eager."""
+    call = blocks.delayed_call(fingerprint, "fingerprint")
+    parts = blocks.delayed_blocks(da.asarray(rows).rechunk({1: -1}))
+    return fingerprint(run.run_blocks([call(part) for part in parts]))

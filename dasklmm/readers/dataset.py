@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from typing import Any
 
 import dask.array as da
@@ -10,6 +12,39 @@ import xarray as xr
 
 from dasklmm import schema
 from dasklmm.lazy import budget
+
+logger = logging.getLogger(__name__)
+
+ATTEMPTS = 3
+PAUSE_SECONDS = 0.2
+
+# Names of the Dask arrays that a reader made in this process.
+_issued: set[str] = set()
+
+
+class Retried:
+    """Source of rows whose reading is tried again after a transient error of the file system."""
+
+    ndim = 2
+
+    def __init__(self, source: Any) -> None:
+        self.source, self.shape, self.dtype = source, source.shape, source.dtype
+
+    def __getitem__(self, index: Any) -> Any:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return self.source[index]
+            except OSError as error:
+                if attempt == ATTEMPTS:
+                    raise
+                logger.warning("reading %s failed (%s); attempt %d of %d", index, error, attempt, ATTEMPTS)
+                time.sleep(PAUSE_SECONDS * attempt)
+        raise AssertionError("unreachable")
+
+
+def is_readers_own(array: Any) -> bool:
+    """Whether an array is as a reader made it, so that its file tells its content."""
+    return getattr(array, "name", None) in _issued
 
 
 def text(values: Any) -> np.ndarray:
@@ -52,13 +87,14 @@ def genotype_dataset(
     if isinstance(chunks, int):
         chunks = max(1, min(chunks, m))
     data = da.from_array(
-        source,
+        Retried(source),
         chunks=(chunks, -1) if m else -1,
         name=False,
         inline_array=True,
         asarray=True,
         meta=np.empty((0, 0), dtype=source.dtype),
     )
+    _issued.add(data.name)
     coords = {
         "sample_id": (schema.SAMPLE, sample_id),
         "variant_contig": (schema.VARIANT, contig),
