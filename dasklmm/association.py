@@ -44,7 +44,6 @@ from dasklmm.store.results import (
     differing,
     fingerprint,
     open_results,
-    source_stamp,
     write_results,
 )
 

@@ -99,7 +99,8 @@ def join(
             "no sample is in all of "
             + ", ".join(f"the {name} ({len(v)} samples, such as {', '.join(map(repr, map(str, v[:2])))})"
                         for name, v in seen)
-            + ". Check that the files use the same sample ids."
+            + ". Check that the files use the same sample ids"
+            + (" (those of the genotypes are FID:IID, as their IIDs repeat)." if ":" in ids[0] else ".")
         )  # fmt: skip
     sample_id = ids[used]
     y = known.loc[sample_id].to_numpy(dtype=np.float64)

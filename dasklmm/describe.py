@@ -41,7 +41,7 @@ def _results(results: xr.Dataset) -> Iterator[str]:
     attrs = results.attrs
     yield f"results of {attrs['phenotype']}: {results.sizes['variant']:,} variants, {attrs['n']:,} samples"
     yield "  " + ", ".join(f"{k} {attrs[k]}" for k in ("test", "kinship", "loco", "precision"))
-    yield f"  lambda_GC {attrs['lambda_gc']:.3f}, made {attrs['created']} by dasklmm {attrs['dasklmm_version']}"
+    yield f"  lambda_GC {attrs['lambda_gc']:.3f}, made by dasklmm {attrs['dasklmm_version']}"
     for name, count in attrs["counts"].items():
         yield f"  {name}: {count:,}"
 

@@ -80,3 +80,7 @@ class MissingExtraError(DaskLMMError, RuntimeError):
 
 class MemoryBudgetError(DaskLMMError, RuntimeError):
     """A step that would not fit in memory; refused before it runs."""
+
+
+class ClusterError(DaskLMMError, RuntimeError):
+    """The cluster that computes was lost, or its workers die again and again."""

@@ -27,6 +27,24 @@ def _controller() -> threadpoolctl.ThreadpoolController:
     return threadpoolctl.ThreadpoolController()
 
 
+def _limited(threads: int) -> Any:
+    """Limit of BLAS's threads, set by whichever thread asks; undone by :func:`_restore`."""
+    _take_control()
+    return _controller().limit(limits=threads, user_api="blas")
+
+
+def _restore(limiter: Any) -> None:
+    _take_control()
+    limiter.restore_original_limits()
+
+
+def _take_control() -> None:
+    # since 3.8 threadpoolctl ignores every thread but the first that set a limit, and tasks come on any
+    clear = getattr(threadpoolctl.OpenBLASController, "clear_controlling_thread", None)
+    if clear is not None:
+        clear(force=True)
+
+
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
     """Hold BLAS at one thread while any task of this process is inside.
@@ -37,7 +55,7 @@ def one_blas_thread() -> Iterator[None]:
     global _inside, _limiter
     with _lock:
         if _inside == 0:
-            _limiter = _controller().limit(limits=1, user_api="blas")
+            _limiter = _limited(1)
         _inside += 1
     try:
         yield
@@ -45,15 +63,18 @@ def one_blas_thread() -> Iterator[None]:
         with _lock:
             _inside -= 1
             if _inside == 0:
-                _limiter.restore_original_limits()
+                _restore(_limiter)
                 _limiter = None
 
 
 @contextmanager
 def all_blas_threads() -> Iterator[None]:
     """Give BLAS every core, also where a worker's environment holds it at one: for the one large task."""
-    with _controller().limit(limits=os.cpu_count() or 1, user_api="blas"):
+    limiter = _limited(os.cpu_count() or 1)
+    try:
         yield
+    finally:
+        _restore(limiter)
 
 
 class _BlockCall:

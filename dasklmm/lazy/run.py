@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import dask
 from dask.callbacks import Callback
 from dask.delayed import Delayed
+
+from dasklmm.errors import ClusterError
 
 OnDone = Callable[[int, int], None]
 
@@ -47,14 +50,15 @@ def run_blocks(parts: Sequence[Delayed], on_done: OnDone | None = None) -> list[
     if client is not None:
         from distributed import as_completed
 
-        futures = client.compute(list(parts))
-        for done, future in enumerate(as_completed(futures), 1):
-            if future.status == "error":
-                client.cancel(futures)
-                future.result()
-            if on_done is not None:
-                on_done(done, total)
-        return list(client.gather(futures))
+        with _cluster_errors():
+            futures = client.compute(list(parts))
+            for done, future in enumerate(as_completed(futures), 1):
+                if future.status in ("error", "cancelled"):
+                    client.cancel(futures)
+                    future.result()
+                if on_done is not None:
+                    on_done(done, total)
+            return list(client.gather(futures))
     wanted = {part.key for part in parts}
     done = 0
 
@@ -74,4 +78,28 @@ def call(function: Callable[..., Any], *arguments: Any) -> Any:
     client = active_client()
     if client is None:
         return function(*arguments)
-    return client.submit(function, *arguments, pure=False).result()
+    with _cluster_errors():
+        return client.submit(function, *arguments, pure=False).result()
+
+
+@contextmanager
+def _cluster_errors() -> Iterator[None]:
+    """Say in one error of this package that the scheduler is gone, or that workers die of a task."""
+    from concurrent.futures import CancelledError
+
+    from distributed import KilledWorker
+    from distributed.comm import CommClosedError
+
+    try:
+        yield
+    except KilledWorker as error:
+        raise ClusterError(
+            f"workers died again and again ({error}). Look into their logs; where memory ran out, give workers "
+            "more of it or genotypes in smaller blocks (chunks=). Then run the same command again: with a "
+            "store, what is finished is kept."
+        ) from error
+    except (CancelledError, CommClosedError) as error:
+        raise ClusterError(
+            f"the cluster was lost ({type(error).__name__}). Start another and run the same command again: with "
+            "a store, what is finished is kept."
+        ) from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-import warnings
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -155,10 +154,7 @@ def open_zarr(path: str, chunks: int | None, field: str) -> xr.Dataset:
         )
     names = {*COORDINATES, "dosage", "contig_id", "variant_allele", CALLS, *DOSAGES}
     try:
-        with warnings.catch_warnings():
-            # text of fixed width, as xarray writes it, has no specification in format 3; it is read all the same
-            warnings.simplefilter("ignore", zarr.errors.UnstableSpecificationWarning)
-            arrays = {str(k): v for k in names if isinstance(v := group.get(k), zarr.Array)}
+        arrays = {str(k): v for k in names if isinstance(v := group.get(k), zarr.Array)}
     except ValueError as error:
         # zarr refuses pickled objects, whose reading could run code, and data types that it does not know
         raise GenotypeFormatError(
