@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -468,7 +468,7 @@ class _Scan:
         wanted = [i for i, name in enumerate(names) if kept.read(name) is None]
         self.clock.count("kinship", len(names) - len(wanted), len(wanted))
         method = self.options["kinship"]
-        lanes = -(-run.parallelism() // max(1, len(wanted)))
+        lanes = _lanes(kept, len(names))
         parts = [
             lazy_kinship.gram_matrix(
                 self.slices[i], method, samples=self.cohort.columns, dtype=self.dtype, lanes=lanes
@@ -602,6 +602,15 @@ def _keep_block(block: np.ndarray, kept: Records, name: str) -> np.ndarray:
     return block
 
 
+def _lanes(kept: Records | Memory, contigs: int) -> int:
+    """Sums of a contig's blocks side by side; kept, so that a run taken up elsewhere adds in the same order."""
+    found = kept.read("gram/lanes")
+    if found is None:
+        found = np.array([-(-run.parallelism() // contigs)]), {}
+        kept.write("gram/lanes", found[0])
+    return int(found[0][0])
+
+
 def _gram(kept: Records | Memory, name: str) -> Gram:
     found = kept.read(name)
     if found is None:
@@ -649,7 +658,7 @@ def _decompose_kept(
     kept: Records, i: int, without: str | None, y: np.ndarray, x: np.ndarray, rank: int, dtype: Any
 ) -> None:
     budget.check_eigendecomposition(y.size)
-    with blocks.all_blas_threads() if y.size >= ALL_CORES_FROM else nullcontext():
+    with blocks.all_blas_threads() if y.size >= ALL_CORES_FROM else blocks.one_blas_thread():
         _keep_rotation(kept, i, _rotation(_kinship(kept, without), y, x, rank), dtype)
 
 

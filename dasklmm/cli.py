@@ -60,7 +60,12 @@ def _client(workers: int | None, scheduler: str | None) -> Iterator[None]:
         elif scheduler is not None:
             from distributed import Client
 
-            stack.enter_context(Client(scheduler))
+            try:
+                stack.enter_context(Client(scheduler, timeout=10))
+            except OSError as error:
+                raise click.ClickException(
+                    f"no Dask scheduler answers at {scheduler!r} ({error}). Check the address, or give --workers."
+                ) from error
         yield
 
 
@@ -114,10 +119,18 @@ class _Bars:
     show_default=True,
     help="Leave the tested variant's contig out of its kinship.",
 )
-@click.option("--test", type=click.Choice(["lrt", "wald", "score"]), default="lrt", show_default=True)
+@click.option(
+    "--test",
+    type=click.Choice(["lrt", "wald", "score"]),
+    default="lrt",
+    show_default=True,
+    help="Likelihood ratio (as Hail), Wald F, or score at the ML null.",
+)
 @click.option("--rank", type=click.IntRange(min=1), help="Keep only this many eigenpairs.  [default: all]")
 @click.option(
-    "--truncated", is_flag=True, help="Find the --rank pairs from the genotypes, without forming the kinship."
+    "--truncated",
+    is_flag=True,
+    help="Find the --rank pairs without forming the kinship: for cohorts whose n^2 does not fit.",
 )
 @click.option(
     "--precision",
@@ -126,7 +139,12 @@ class _Bars:
     show_default=True,
     help="Precision of the products of genotypes.",
 )
-@click.option("--intercept/--no-intercept", default=True, show_default=True)
+@click.option(
+    "--intercept/--no-intercept",
+    default=True,
+    show_default=True,
+    help="A column of ones among the covariates.",
+)
 @_scheduler_options
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Directory of the results."
@@ -144,7 +162,15 @@ def gwas(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Scan GENOTYPES (a PLINK .bed or its prefix, or a VCF-Zarr path or URL) for a phenotype."""
+    """Scan GENOTYPES (a PLINK .bed or its prefix, or a VCF-Zarr path or URL) for a phenotype.
+
+    The same command continues an interrupted run.
+
+    \b
+    dasklmm gwas cohort.bed --pheno traits.tsv --pheno-col height --out height
+    """
+    if "://" not in genotypes and not any(Path(f"{genotypes}{end}").exists() for end in ("", ".bed")):
+        raise click.ClickException(f"there are no genotypes at {genotypes!r}, nor at {genotypes + '.bed'!r}.")
     if pheno is None:
         fam = Path(genotypes.removesuffix(".bed") + ".fam")
         if not fam.is_file():
@@ -162,7 +188,12 @@ def run_scan(
     from dasklmm.outputs import write_outputs
 
     start = time.perf_counter()
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise click.ClickException(
+            f"{str(out)!r} cannot be a directory of results: {error.strerror}. Give another --out."
+        ) from error
     bars = _Bars()
     try:
         results = dasklmm.gwas(
@@ -173,8 +204,17 @@ def run_scan(
             progress=None if quiet else bars,
             **options,
         )
+    except KeyboardInterrupt:
+        click.echo("interrupted: the same command goes on from here", err=True)
+        raise SystemExit(130) from None
     finally:
         bars.close()
+    if "created" not in results.attrs:
+        click.echo("these results were complete already")
+    kept = {k: v for k, v in results.attrs.get("resumed", {}).items() if v["kept"]}
+    if kept:
+        parts = [f"{k} {v['kept']} of {v['kept'] + v['computed']}" for k, v in kept.items()]
+        click.echo(f"kept from a former run: {', '.join(parts)}")
     written = write_outputs(results, out, command=["dasklmm", *sys.argv[1:]])
     for line in _findings(results):
         click.echo(line)
@@ -199,13 +239,22 @@ def _findings(results: Any) -> Iterator[str]:
     else:
         yield f"h_sq {min(h):.4f} to {max(h):.4f} over {len(h)} contigs left out in turn"
     bound = [null["contig"] for null in nulls if null["at_boundary"]]
-    if bound:
-        yield f"variance ratio at a bound without contig: {', '.join(bound)}"
+    if bound and len(nulls) > 1:
+        yield f"variance ratio at a bound of its search, with contig left out: {', '.join(bound)}"
+    elif bound:
+        yield f"variance ratio at a bound of its search: h_sq is near {round(h[0])}; the report says what it means"
+    if not attrs["intercept"]:
+        yield "no intercept among the covariates"
+    if attrs["n"] - attrs["n_covariates"] < 10:
+        yield f"only {attrs['n']} samples for {attrs['n_covariates']} covariates: read every number with care"
     yield f"lambda_GC {attrs['lambda_gc']:.3f}"
     hits = top_hits(results, n=3)
     for hit in hits.to_dict("records"):
+        place = f"{hit['variant_contig']}:{hit['variant_position']}"
+        if not hit["variant_position"] > 0:
+            place = f"{hit['variant_contig']}, position unknown"
         yield (
-            f"  {hit['variant_id']} at {hit['variant_contig']}:{hit['variant_position']}: "
+            f"  {hit['variant_id']} at {place}: "
             f"-log10 p {hit['neg_log10_p_value']:.2f}, beta {hit['beta']:.4g}"
         )
 

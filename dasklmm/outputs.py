@@ -60,8 +60,10 @@ def write_outputs(
         plots = {}
     written |= plots
     written["report"] = folder / "report.html"
-    write_report(results, written["report"])
+    write_report(results, written["report"], plots=plots or None)
     written["run"] = folder / "run.json"
+    if "created" not in results.attrs and written["run"].exists():
+        return written  # results of a former run, which told more of it than can be told now
     write_json(
         written["run"],
         {

@@ -86,8 +86,10 @@ def test_the_same_command_again_opens_what_is_there(scan, cohort):
         "gwas", cohort / "genotypes.zarr", "--pheno", cohort / "phenotypes.tsv",
         "--covar", cohort / "covariates.tsv", "--out", out,
     ]  # fmt: skip
-    run(*arguments)
+    record = (out / "run.json").read_bytes()
+    assert "complete already" in run(*arguments).stdout
     assert (out / "results.zarr" / "zarr.json").stat().st_mtime_ns == before
+    assert (out / "run.json").read_bytes() == record
     other = run(*arguments, "--test", "wald", expect=1)
     assert "differs in: test" in other.stderr
     run(*arguments, "--test", "wald", "--overwrite", "--quiet")
@@ -113,7 +115,8 @@ def test_plot_and_info(scan, cohort, tmp_path):
     done = run("plot", out, "--out", tmp_path)
     assert (tmp_path / "qq.png").exists()
     assert str(tmp_path / "manhattan.png") in done.stdout
-    assert "results of trait: 600 variants" in run("info", out).stdout
+    for path in (out, out / "results.zarr"):
+        assert "results of trait: 600 variants" in run("info", path).stdout
     assert "600 variants, 150 samples" in run("info", cohort / "genotypes.zarr").stdout
     assert "trait: float64, 0 missing" in run("info", cohort / "phenotypes.tsv").stdout
     assert f"dasklmm {dasklmm.__version__}" in run("info").stdout
@@ -122,10 +125,17 @@ def test_plot_and_info(scan, cohort, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["gwas", "none.bed", "--pheno", "none.tsv", "--out", "OUT"], 1, "none.bed' is missing"),
-        (["gwas", "x", "--pheno", "y", "--out", "OUT", "--workers", "1", "--scheduler", "z"], 2, "not both"),
+        (["gwas", "none.bed", "--pheno", "none.tsv", "--out", "OUT"], 1, "no genotypes at 'none.bed'"),
+        (
+            ["gwas", ".", "--pheno", "x", "--out", "OUT", "--scheduler", "tcp://127.0.0.1:1"],
+            1,
+            "no Dask scheduler",
+        ),
+        (["gwas", ".", "--pheno", "x", "--out", "/dev/null"], 1, "cannot be a directory"),
+        (["gwas", ".", "--pheno", "y", "--out", "OUT", "--workers", "1", "--scheduler", "z"], 2, "not both"),
         (["gwas", "x"], 2, "Missing option '--out'"),
-        (["gwas", "x", "--out", "OUT"], 2, "give --pheno: there is no x.fam"),
+        (["gwas", "x", "--out", "OUT"], 1, "no genotypes at 'x', nor at 'x.bed'"),
+        (["gwas", ".", "--out", "OUT"], 2, "give --pheno"),
         (["info", "none"], 1, "there is nothing at"),
         (["nothing"], 2, "No such command"),
     ],
