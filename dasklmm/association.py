@@ -547,6 +547,7 @@ class _Scan:
                 self.slices[i],
                 samples=self.cohort.columns,
                 intercept=self.options["intercept"],
+                ploidy=int(self.ds.attrs.get("ploidy", 2)),
             )
             lazy_blocks = blocks.delayed_blocks(lazily)
             parts = [lazy_blocks[j] for j in wanted]

@@ -113,6 +113,7 @@ def scan(
     samples: np.ndarray | None,
     intercept: bool,
     mean_impute: bool = True,
+    ploidy: int = 2,
 ) -> da.Array:
     """Rotate and test genotypes in one task a block. Lazy.
 
@@ -131,6 +132,7 @@ def scan(
         samples=samples,
         intercept=intercept,
         mean_impute=mean_impute,
+        ploidy=ploidy,
     )
 
 

@@ -54,8 +54,10 @@ def run_blocks(parts: Sequence[Delayed], on_done: OnDone | None = None) -> list[
             futures = client.compute(list(parts))
             for done, future in enumerate(as_completed(futures), 1):
                 if future.status in ("error", "cancelled"):
-                    client.cancel(futures)
-                    future.result()
+                    try:
+                        future.result()  # before they are cancelled: this one's error would be lost
+                    finally:
+                        client.cancel(futures)
                 if on_done is not None:
                     on_done(done, total)
             return list(client.gather(futures))

@@ -47,7 +47,7 @@ class ScanStats:
     n : ndarray, int64
         Samples with a call.
     effect_allele_frequency : ndarray, float64
-        Half the mean dosage of those samples.
+        Mean dosage of those samples over the ploidy.
     """
 
     tests: AlternativeStats
@@ -119,6 +119,7 @@ def scan_block(
     samples: NDArray[np.intp] | None = None,
     intercept: bool = True,
     mean_impute: bool = True,
+    ploidy: int = 2,
 ) -> ScanStats:
     """Test every variant of a block of genotypes.
 
@@ -137,6 +138,8 @@ def scan_block(
         rotated, which leaves every test as it is and spares rounding for frequent alleles.
     mean_impute : bool
         Impute missing dosages by the variant's mean; otherwise such a variant has a status and no test.
+    ploidy : int
+        Copies of an allele at most; the frequency is the mean dosage over it.
 
     Returns
     -------
@@ -180,5 +183,5 @@ def scan_block(
     status[counted.all_missing] = Status.ALL_MISSING
     if not mean_impute:
         status[(status == Status.OK) & (counted.n_called < block.shape[1])] = Status.MISSING_DOSAGE
-    frequency = np.where(counted.n_called > 0, counted.mean / 2.0, np.nan)
+    frequency = np.where(counted.n_called > 0, counted.mean / ploidy, np.nan)
     return ScanStats(with_status(tests, status), counted.n_called, frequency)

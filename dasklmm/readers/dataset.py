@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from numbers import Integral
 from typing import Any
 
 import dask.array as da
@@ -30,7 +31,10 @@ class Retried:
     def __init__(self, source: Any) -> None:
         self.source, self.shape, self.dtype = source, source.shape, source.dtype
 
-    def __getitem__(self, index: Any) -> Any:
+    def __getitem__(self, index: tuple[Any, Any]) -> Any:
+        rows, columns = index
+        if isinstance(rows, Integral):  # one row; sources know slices and lists of rows
+            return self[slice(int(rows), int(rows) + 1), columns][0]
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 return self.source[index]
@@ -68,6 +72,7 @@ def genotype_dataset(
     other_allele: np.ndarray,
     path: str,
     file_format: str,
+    ploidy: int = 2,
 ) -> xr.Dataset:
     """Dataset (variant, sample) over a source of rows.
 
@@ -79,6 +84,12 @@ def genotype_dataset(
         Variants of every block, or of each; None for about 64 MB as float32.
     stored_chunk : int
         Variants of a chunk in the file; "auto" blocks are a whole number of them.
+    ploidy : int
+        Copies of a locus that a sample has.
+
+    Notes
+    -----
+    attrs: source, format, ploidy and field ("genotype" of int8, else "dosage").
     """
     m, n = source.shape
     if chunks is None:
@@ -106,7 +117,12 @@ def genotype_dataset(
     out = xr.Dataset(
         {"dosage": ((schema.VARIANT, schema.SAMPLE), data)},
         coords=coords,
-        attrs={"source": path, "format": file_format},
+        attrs={
+            "source": path,
+            "format": file_format,
+            "field": "genotype" if source.dtype == np.int8 else "dosage",
+            "ploidy": ploidy,
+        },
     )
     schema.sample_ids(out)  # refuses duplicates
     return out

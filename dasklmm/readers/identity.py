@@ -6,9 +6,18 @@ import numpy as np
 import pandas as pd
 
 
+def family_ids(fid: pd.Series, iid: pd.Series) -> np.ndarray:
+    """FID:IID of every row."""
+    return np.array((fid.astype(str) + ":" + iid.astype(str)).tolist(), dtype=str)
+
+
 def sample_identity(fid: pd.Series | None, iid: pd.Series) -> np.ndarray:
     """Sample ids as text: the IID, or FID:IID for all where IIDs repeat."""
-    ids = iid.astype(str)
-    if fid is not None and ids.duplicated().any():
-        ids = fid.astype(str) + ":" + ids
-    return np.array(ids.tolist(), dtype=str)
+    if fid is not None and needs_family(iid):
+        return family_ids(fid, iid)
+    return np.array(iid.astype(str).tolist(), dtype=str)
+
+
+def needs_family(iid: pd.Series) -> bool:
+    """Whether IIDs repeat, so that they alone are no identity."""
+    return bool(iid.astype(str).duplicated().any())

@@ -12,7 +12,7 @@ import xarray as xr
 
 from dasklmm.errors import GenotypeFormatError, MissingExtraError
 from dasklmm.readers.dataset import genotype_dataset, text
-from dasklmm.readers.identity import sample_identity
+from dasklmm.readers.identity import needs_family, sample_identity
 
 MAGIC = b"\x6c\x1b"
 MISSING = -127  # bed-reader's int8
@@ -55,7 +55,7 @@ def open_plink(bed: Path, chunks: int | None) -> xr.Dataset:
     """Open a .bed with the .bim and .fam beside it. Lazy.
 
     The effect allele is allele 1 (.bim column 5), of which the .bed counts copies. Sample ids are the IIDs,
-    or FID:IID where IIDs repeat.
+    or FID:IID where IIDs repeat; then attrs["sample_ids_have_family"] is True.
 
     Raises
     ------
@@ -92,7 +92,7 @@ def open_plink(bed: Path, chunks: int | None) -> xr.Dataset:
         raise GenotypeFormatError(
             f"{str(bim)!r}: column 4 holds positions that are not whole numbers ({error})."
         ) from error
-    return genotype_dataset(
+    out = genotype_dataset(
         BedRows(str(bed.absolute()), (m, n)),
         chunks=chunks,
         stored_chunk=1,
@@ -105,6 +105,9 @@ def open_plink(bed: Path, chunks: int | None) -> xr.Dataset:
         path=str(bed),
         file_format="PLINK 1",
     )
+    if needs_family(samples[1]):
+        out.attrs["sample_ids_have_family"] = True
+    return out
 
 
 def _table(path: Path, columns: int) -> pd.DataFrame:

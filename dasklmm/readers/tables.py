@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import gzip
+import logging
+import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -14,7 +16,12 @@ import pandas as pd
 
 from dasklmm import schema
 from dasklmm.errors import TableError
-from dasklmm.readers.identity import sample_identity
+from dasklmm.readers.identity import family_ids, sample_identity
+
+logger = logging.getLogger(__name__)
+
+# Share of rows from which -9 in a column looks like PLINK's missing code.
+MINUS_NINE_SHARE = 0.01
 
 MISSING = ["NA", "na", "nan", "NaN", "N/A", "", ".", "#NA"]
 
@@ -33,7 +40,9 @@ def read_table(path: str | Path) -> pd.DataFrame:
     DataFrame
         Indexed by sample id (text: "001" stays "001"; FID:IID where IIDs repeat). Numeric columns are
         float64, others text. Missing: NA, nan, ".", "#NA" or nothing; in a .fam's sixth column also -9,
-        which is PLINK's sign for it. Elsewhere -9 is a number.
+        which is PLINK's sign for it. Elsewhere -9 is a number, with a warning in the log where a column
+        holds it in at least 1 % of the rows. Where there are FIDs, attrs["alternate_ids"] is the list of
+        FID:IID, in the order of the rows as they were read.
 
     Raises
     ------
@@ -43,6 +52,8 @@ def read_table(path: str | Path) -> pd.DataFrame:
         An id stands more than once.
     """
     path = Path(path)
+    if path.is_dir():
+        raise TableError(f"{str(path)!r} is a directory; the file of a table is needed.")
     if not path.is_file():
         raise TableError(f"there is no table at {str(path)!r}.")
     name = path.name.removesuffix(".gz")
@@ -65,28 +76,42 @@ def _read(path: Path, separator: str, *, quoted: bool = True) -> pd.DataFrame:
     except pd.errors.EmptyDataError as error:
         raise TableError(f"{str(path)!r} is empty; a header and a row a sample are needed.") from error
     except pd.errors.ParserError as error:
+        _check_rows(path, separator, quoted)
         raise TableError(f"{str(path)!r} is not a table of equal rows ({error}).") from error
     except (UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
         raise _unreadable(path, error) from error
-    short = _short_row(path, separator, table)
-    if short is not None:
-        raise TableError(
-            f"{str(path)!r} is not a table of equal rows: row {short + 1}, which starts with "
-            f"{table.iloc[short, 0]!r}, has fewer than {table.shape[1]} columns. Write NA for what is missing."
-        )
+    # pandas fills a row that is too short with ""
+    if (table.iloc[:, -1] == "").any():
+        _check_rows(path, separator, quoted)
     return table
 
 
-def _short_row(path: Path, separator: str, table: pd.DataFrame) -> int | None:
-    """First row with too few columns, which pandas fills with ""."""
-    ends = np.flatnonzero(table.iloc[:, -1] == "")
-    if not ends.size:
-        return None
-    if separator == r"\s+":  # between white space no field is empty
-        return int(ends[0])
+def _check_rows(path: Path, separator: str, quoted: bool) -> None:
+    """Refuse the first row of another length than the first line's."""
+    needed, first = 0, "header" if quoted else "first line"
     with _open(path) as file:
-        rows = (row for row in csv.reader(file, delimiter=separator) if row)
-        return next((i for i, row in enumerate(rows) if len(row) < table.shape[1]), None)
+        for line, row in _rows(file, separator, quoted):
+            needed = needed or len(row)
+            if len(row) != needed:
+                raise TableError(
+                    f"{str(path)!r} is not a table of equal rows: line {line}, which starts with {row[0]!r}, has "
+                    f"{len(row)} fields, and the {first} {needed}. Write NA for what is missing, and put quotes "
+                    "around text that holds the separator."
+                )
+
+
+def _rows(file: IO[str], separator: str, quoted: bool) -> Iterator[tuple[int, list[str]]]:
+    """Number of the (last) line, and fields, of every row that is not blank."""
+    if separator == r"\s+":
+        field = re.compile(r'"(?:[^"]|"")*"[^ \t\r\n]*|[^ \t\r\n]+' if quoted else r"[^ \t\r\n]+")
+        for number, text in enumerate(file, 1):
+            if row := field.findall(text):
+                yield number, row
+        return
+    reader = csv.reader(file, delimiter=separator, skipinitialspace=True)
+    for row in reader:
+        if row not in ([], [""]):
+            yield reader.line_num, row
 
 
 def _open(path: Path) -> IO[str]:
@@ -111,7 +136,7 @@ def _fam(path: Path) -> pd.DataFrame:
     values.columns = [f"phenotype_{j + 1}" for j in range(values.shape[1])]
     first = values["phenotype_1"]
     values["phenotype_1"] = first.mask(pd.to_numeric(first, errors="coerce") == -9, "NA")
-    return _typed(values, sample_identity(table[0], table[1]))
+    return _typed(values, table[0], table[1])
 
 
 def _headed(path: Path) -> pd.DataFrame:
@@ -134,22 +159,22 @@ def _headed(path: Path) -> pd.DataFrame:
             f"{str(path)!r} has the columns {', '.join(columns[:20])}{', …' if len(columns) > 20 else ''}; one "
             "named sample_id, or FID and IID, is needed in the first line."
         )
-    fid = table.iloc[:, lowered.index("fid")] if lowered[id_column] == "iid" and "fid" in lowered else None
+    families = lowered[id_column] == "iid" and "fid" in lowered
+    fid = table.iloc[:, lowered.index("fid")].str.strip() if families else None
     iid = table.iloc[:, id_column].str.strip()
     if (iid == "").any():
         raise TableError(
             f"{str(path)!r} has {int((iid == '').sum())} rows without an id in {columns[id_column]!r}; every row "
             "needs one. Fill them or drop those rows."
         )
-    ids = sample_identity(fid, iid)
     rest = [c for c, low in zip(columns, lowered, strict=True) if low not in ("fid", "iid", "sample_id")]
     repeated = sorted({c for c in rest if rest.count(c) > 1})
     if repeated:
         raise TableError(f"{str(path)!r} has several columns named {', '.join(map(repr, repeated))}.")
-    return _typed(table[rest], ids)
+    return _typed(table[rest], fid, iid)
 
 
-def _typed(values: pd.DataFrame, ids: np.ndarray) -> pd.DataFrame:
+def _typed(values: pd.DataFrame, fid: pd.Series | None, iid: pd.Series) -> pd.DataFrame:
     columns = {}
     for name in values.columns:
         stripped = values[name].str.strip()
@@ -159,4 +184,15 @@ def _typed(values: pd.DataFrame, ids: np.ndarray) -> pd.DataFrame:
             columns[name] = stripped.mask(missing).astype("str").array
         else:
             columns[name] = numbers
-    return pd.DataFrame(columns, index=pd.Index(ids.tolist(), name="sample_id", dtype="str"))
+            nines = int((numbers == -9).sum())
+            if nines and nines >= MINUS_NINE_SHARE * numbers.size:
+                logger.warning(
+                    "column %r holds -9 in %d rows; it is read as a number. PLINK's missing code? Write NA.",
+                    name,
+                    nines,
+                )
+    ids = sample_identity(fid, iid).tolist()
+    out = pd.DataFrame(columns, index=pd.Index(ids, name="sample_id", dtype="str"))
+    if fid is not None:
+        out.attrs["alternate_ids"] = family_ids(fid, iid).tolist()
+    return out

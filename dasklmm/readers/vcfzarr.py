@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,10 +16,19 @@ from dasklmm.lazy import budget
 from dasklmm.numerics.genotypes import allele_counts
 from dasklmm.readers.dataset import genotype_dataset, text
 from dasklmm.store.genotypes import COORDINATES, UNFINISHED
+from dasklmm.store.records import MARK
+
+logger = logging.getLogger(__name__)
 
 CALLS = "call_genotype"
 DOSAGES = ("call_DS", "call_dosage")
 SITES = ("variant_contig", "variant_position", "variant_allele")
+
+# What installs the file system of a URL.
+REMEDIES = {
+    **dict.fromkeys(("s3", "s3a"), "pip install 'dasklmm[cloud]'"),
+    **dict.fromkeys(("http", "https"), "pip install aiohttp requests"),
+}
 
 # Bytes of calls that are counted at a time, so that temporaries stay small beside the block.
 TILE_BYTES = 8 * 1024**2
@@ -60,7 +70,13 @@ class ZarrRows:
                     "genotypes were opened. Give a path or URL that every worker can read."
                 ) from error
             ZarrRows._seen.add(self.key)
-        return np.asarray(self.array[rows])
+        try:
+            return np.asarray(self.array[rows])
+        except (ValueError, RuntimeError) as error:  # codecs raise what they like on damaged bytes
+            raise StoreError(
+                f"the array at {str(self.array.store_path)!r} is damaged in rows {rows.start} to {rows.stop} "
+                f"({error}). Copy or write it again."
+            ) from error
 
     def __getitem__(self, index: tuple[Any, Any]) -> np.ndarray:
         rows, columns = index
@@ -132,9 +148,10 @@ def open_zarr(path: str, chunks: int | None, field: str) -> xr.Dataset:
     Raises
     ------
     GenotypeFormatError
-        No group, or arrays missing, unfinished, or of shapes or values that disagree.
+        No group, or arrays missing, unfinished, or of shapes or values that disagree; or a ploidy other than
+        1 and 2.
     MissingExtraError
-        The URL's file system is not installed.
+        The library of the URL's file system is not installed.
     """
     # absolute: where a relative path is not found later, Zarr reads fill values
     place = path if "://" in path else str(Path(path).absolute())
@@ -145,8 +162,11 @@ def open_zarr(path: str, chunks: int | None, field: str) -> xr.Dataset:
             f"{path!r} is not a Zarr group of genotypes. Give a PLINK 1 .bed or its prefix, or a VCF-Zarr."
         ) from error
     except ImportError as error:
-        remedy = "pip install 'dasklmm[cloud]'" if path.startswith("s3://") else "install that library"
-        raise MissingExtraError(f"{path!r} needs a file system of fsspec ({error}): {remedy}") from error
+        remedy = REMEDIES.get(path.split("://")[0])
+        raise MissingExtraError(
+            f"{path!r} needs a library that is not installed"
+            + (f" ({error}): {remedy}" if remedy else f": {error}")
+        ) from error
     if group.attrs.get(UNFINISHED, False):
         raise GenotypeFormatError(
             f"{path!r} was being written and is not complete. Write it again with write_genotypes(…, "
@@ -193,6 +213,15 @@ def _check_lengths(
             )
 
 
+def _ploidy(path: str, ploidy: Any) -> int:
+    if ploidy not in (1, 2):
+        raise GenotypeFormatError(
+            f"{path!r} holds genotypes of ploidy {ploidy}; 1 or 2 is needed. Others are not supported yet: allele "
+            "frequencies assume it."
+        )
+    return int(ploidy)
+
+
 def _own(path: str, group: zarr.Group, arrays: dict[str, zarr.Array], chunks: int | None) -> xr.Dataset:
     _required(path, group, arrays, COORDINATES)
     array = arrays["dosage"]
@@ -200,11 +229,17 @@ def _own(path: str, group: zarr.Group, arrays: dict[str, zarr.Array], chunks: in
     if names is not None and tuple(names) != ("variant", "sample"):
         raise GenotypeFormatError(f"{path!r}: dosage has dims {tuple(names)}; (variant, sample) are needed.")
     _check_lengths(path, arrays, "dosage", (2,), COORDINATES[:-1])
+    if MARK in group.attrs and array.nchunks_initialized < array.nchunks:
+        # this package writes every chunk; one that is gone would read as missing calls without a word
+        raise GenotypeFormatError(
+            f"{path!r} is not whole: {array.nchunks_initialized} of {array.nchunks} chunks of dosage are there. "
+            "Copy or write it again."
+        )
     if array.dtype != np.int8 and array.dtype.kind != "f":
         raise GenotypeFormatError(
             f"{path!r}: dosage is of dtype {array.dtype}; int8 (-1 missing) or float32 (NaN missing) is needed."
         )
-    return genotype_dataset(
+    out = genotype_dataset(
         ZarrRows(array, array.shape[0], np.int8 if array.dtype == np.int8 else np.float32),
         chunks=chunks,
         stored_chunk=array.chunks[0],
@@ -216,7 +251,11 @@ def _own(path: str, group: zarr.Group, arrays: dict[str, zarr.Array], chunks: in
         other_allele=text(arrays["variant_other_allele"][...]),
         path=path,
         file_format="dasklmm",
+        ploidy=_ploidy(path, group.attrs.get("ploidy", 2)),
     )
+    if group.attrs.get("sample_ids_have_family", False):
+        out.attrs["sample_ids_have_family"] = True
+    return out
 
 
 def _vcf(
@@ -230,12 +269,16 @@ def _vcf(
         raise GenotypeFormatError(f"{path!r} holds no {wanted}, which field={field!r} needs.")
     array = arrays[name]
     _check_lengths(path, arrays, name, (3,) if use_calls else (2, 3), (*SITES, "variant_id"))
+    ploidy = _ploidy(path, array.shape[2]) if use_calls else 2
     alleles = text(arrays["variant_allele"][...])
     if alleles.ndim != 2:
         raise GenotypeFormatError(f"{path!r}: variant_allele has shape {alleles.shape}; two dims are needed.")
     # one row an ALT; a site with none has no row
     site, column = np.nonzero((alleles[:, 1:] != "") & (alleles[:, 1:] != "."))
     allele = column + 1
+    without = alleles.shape[0] - np.unique(site).size
+    if without:
+        logger.info("%s: %d of %d sites without an ALT have no row", path, without, alleles.shape[0])
     most = int(allele.max(initial=0))
     held = 1 if array.ndim == 2 else array.shape[2]
     if not use_calls and most > held:
@@ -247,7 +290,7 @@ def _vcf(
     position = np.asarray(arrays["variant_position"][...], dtype=np.int64)[site]
     reference, alternate = alleles[site, 0], alleles[site, allele]
     source = CallRows(array, np.int8, site, allele) if use_calls else DosageRows(array, "f4", site, allele)
-    return genotype_dataset(
+    out = genotype_dataset(
         source,
         chunks=chunks or _blocks(site, alleles.shape[0], array),
         stored_chunk=array.chunks[0],
@@ -259,7 +302,10 @@ def _vcf(
         other_allele=reference,
         path=path,
         file_format="VCF-Zarr",
+        ploidy=ploidy,
     )
+    out.attrs["sites_without_alternate"] = without
+    return out
 
 
 def _contigs(path: str, arrays: dict[str, zarr.Array]) -> np.ndarray:

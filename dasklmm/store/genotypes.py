@@ -112,7 +112,11 @@ def _write(ds: xr.Dataset, dosage: da.Array, target: str) -> None:
         dtype=dosage.dtype,
         chunks=(rows, max(1, n)),
         dimension_names=["variant", "sample"],
-        compressors=zarr.codecs.BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"),
+        # the checksum, for Blosc has none: a flipped bit would be another genotype
+        compressors=[
+            zarr.codecs.BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"),
+            zarr.codecs.Crc32cCodec(),
+        ],
         # a chunk that got lost reads as missing calls, not as a genotype
         fill_value=-1 if dosage.dtype == np.int8 else np.nan,
         config={"write_empty_chunks": True},

@@ -221,11 +221,17 @@ def put(path: str, *parts: Any) -> None:
     """
     try:
         _put(path, *parts)
-    except OSError as error:
-        raise StoreError(
-            f"{path!r} cannot be written: {error.strerror or error}. Free space, or give a place that can be "
-            "written, and run the same command again: what is finished is kept."
-        ) from error
+    except OSError if is_local(path) else Exception as error:  # file systems of URLs raise what they like
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: str | Path, error: Exception) -> StoreError:
+    """Error of a place that cannot be written, or is full."""
+    reason = getattr(error, "strerror", None) or error
+    return StoreError(
+        f"{str(path)!r} cannot be written: {reason}. Free space, or give a place that can be written, and run "
+        "the same command again: what is finished is kept."
+    )
 
 
 def _put(path: str, *parts: Any) -> None:
@@ -291,19 +297,20 @@ def _file_lock(path: Path) -> Iterator[None]:
 
     try:
         path.mkdir(parents=True, exist_ok=True)
+        file = (path / "lock").open("ab+", buffering=0)
     except OSError as error:
         raise StoreError(
             f"{str(path)!r} cannot be made: {error.strerror}. Give a store where you can write."
         ) from error
-    with (path / "lock").open("a+") as file:
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise _refuse(path, file.read().strip() or "its process is not known") from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()}")
-        file.flush()
+            raise _refuse(path, file.read().decode().strip() or "its process is not known") from None
+        with suppress(OSError):  # a full disk: the lock holds without the name of its holder
+            file.truncate(0)
+            file.write(f"process {os.getpid()}".encode())
         try:
             yield
         finally:

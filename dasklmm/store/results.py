@@ -114,9 +114,11 @@ def write_results(
             if Path(path).exists():
                 shutil.rmtree(path)
             os.replace(target, path)
-    except BaseException:
+    except BaseException as error:
         if local:
             shutil.rmtree(target, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise records.unwritable(path, error) from error
         raise
 
 

@@ -140,3 +140,21 @@ def test_what_xarray_writes(tmp_path, cohort, zarr_format):
     back = dasklmm.open_genotypes(tmp_path / "g.zarr")
     np.testing.assert_array_equal(back["dosage"].values, cohort["dosage"].values)
     assert back["variant_contig"].values.tolist() == cohort["variant_contig"].values.tolist()
+
+
+def test_attributes_of_a_store(tmp_path, cohort):
+    write_genotypes(cohort, tmp_path / "g.zarr")
+    ds = dasklmm.open_genotypes(tmp_path / "g.zarr")
+    np.testing.assert_array_equal(ds["dosage"][7].values, cohort["dosage"][7].values)
+    assert (ds.attrs["ploidy"], ds.attrs["field"]) == (2, "genotype")
+    assert "sample_ids_have_family" not in ds.attrs
+    write_genotypes(cohort.assign(dosage=cohort["dosage"].astype(float)), tmp_path / "f.zarr")
+    assert dasklmm.open_genotypes(tmp_path / "f.zarr").attrs["field"] == "dosage"
+    group = zarr.open_group(str(tmp_path / "g.zarr"), mode="a")
+    group.update_attributes({"ploidy": 1, "sample_ids_have_family": True})
+    ds = dasklmm.open_genotypes(tmp_path / "g.zarr")
+    assert ds.attrs["ploidy"] == 1
+    assert ds.attrs["sample_ids_have_family"] is True
+    group.update_attributes({"ploidy": 4})
+    with pytest.raises(GenotypeFormatError, match=r"ploidy 4.*allele frequencies"):
+        dasklmm.open_genotypes(tmp_path / "g.zarr")

@@ -35,11 +35,11 @@ def calls():
     return np.random.default_rng(0).integers(-1, 3, (M, N)).astype(np.int8)
 
 
-@pytest.mark.parametrize("form", ["bed", "prefix", "str"])
+@pytest.mark.parametrize("form", ["bed", "prefix", "str", "bim", "fam"])
 @pytest.mark.parametrize("chunks", ["auto", 1, 10, 1000])
 def test_values(tmp_path, calls, form, chunks, no_compute):
     bed = write(tmp_path, calls)
-    path = {"bed": bed, "prefix": bed.with_suffix(""), "str": str(bed)}[form]
+    path = {"bed": bed, "prefix": bed.with_suffix(""), "str": str(bed)}.get(form, bed.with_suffix(f".{form}"))
     with no_compute():
         ds = dasklmm.open_genotypes(path, chunks=chunks)
     assert ds["dosage"].dims == ("variant", "sample")
@@ -47,11 +47,16 @@ def test_values(tmp_path, calls, form, chunks, no_compute):
     np.testing.assert_array_equal(ds["dosage"].values, calls)
     np.testing.assert_array_equal(ds["dosage"][5:9, 2:20:3].values, calls[5:9, 2:20:3])
     np.testing.assert_array_equal(ds["dosage"][[1, 30, 31]].values, calls[[1, 30, 31]])
+    np.testing.assert_array_equal(ds["dosage"][11].values, calls[11])
+    assert ds["dosage"][11, 3].values == calls[11, 3]
     assert ds["variant_contig"].values.tolist() == ["1"] * 20 + ["2"] * 17
     assert ds["variant_position"].values[[0, -1]].tolist() == [100, 136]
     assert set(ds["variant_effect_allele"].values) == {"A"}
     assert set(ds["variant_other_allele"].values) == {"G"}
     assert ds["sample_id"].values[3] == "s3"
+    assert ds.attrs["source"] == str(bed)
+    assert (ds.attrs["ploidy"], ds.attrs["field"]) == (2, "genotype")
+    assert "sample_ids_have_family" not in ds.attrs
     assert all(v.dtype.kind in "Ui" for v in ds.coords.values())
     if isinstance(chunks, int):
         assert ds["dosage"].data.chunksize == (min(chunks, M), N)
@@ -67,6 +72,7 @@ def test_repeated_iid_become_fid_iid(tmp_path, calls):
     fid = ["f1", "f2", *["f"] * (N - 2)]
     ds = dasklmm.open_genotypes(write(tmp_path, calls, fid, iid))
     assert ds["sample_id"].values[:3].tolist() == ["f1:a", "f2:a", "f:s0"]
+    assert ds.attrs["sample_ids_have_family"] is True
     table = dasklmm.read_table(tmp_path / "c.fam")
     assert table.index[:3].tolist() == ["f1:a", "f2:a", "f:s0"]
     with pytest.raises(SampleError, match="'f:a'"):
@@ -101,6 +107,15 @@ def test_nothing_there_and_other_files(tmp_path):
         dasklmm.open_genotypes(tmp_path, chunks=0)
     with pytest.raises(OptionError, match="field is 'gp'"):
         dasklmm.open_genotypes(tmp_path, field="gp")
+
+
+def test_what_is_no_path_is_refused(tmp_path, calls):
+    ds = dasklmm.open_genotypes(write(tmp_path, calls))
+    for given, name in [(ds["dosage"], "DataArray"), (calls, "ndarray"), (ds, "Dataset"), (None, "NoneType")]:
+        with pytest.raises(GenotypeFormatError, match=f"are a {name}; a path, .* and sample_id is needed"):
+            dasklmm.open_genotypes(given)
+    with pytest.raises(GenotypeFormatError, match=r"d\.bed' is missing"):
+        dasklmm.open_genotypes(tmp_path / "d.fam")
 
 
 def test_missing_extra_says_its_command(tmp_path, calls, monkeypatch):

@@ -65,11 +65,15 @@ def test_fam_minus_nine_is_missing_in_the_sixth_column_only(tmp_path):
         ("", TableError, "empty"),
         ("IID\tx\na\t1\na\t2\n", SampleError, "1 sample ids stand more than once, for example 'a'"),
         ("IID\tx\tx\na\t1\t2\n", TableError, "several columns|x.1"),
-        ("IID\tx\na\t1\t2\t3\t4\nb\t1\n", TableError, "equal rows"),
-        ("IID\tx\ty\na\t1\t2\nb\t1\n", TableError, "row 3, which starts with 'b', has fewer than 3"),
-        ("IID,x\na,1\nb\n", TableError, "row 3, which starts with 'b', has fewer than 2"),
-        ("FID IID x\nf a 1\nf\n", TableError, "row 3, which starts with 'f', has fewer than 3"),
-        ("FID\tIID\tx\nf a 1\n", TableError, "row 2, which starts with 'f a 1'"),
+        ("IID\tx\na\t1\t2\t3\t4\nb\t1\n", TableError, "line 2, .* 'a', has 5 fields, and the header 2"),
+        ("IID\tx\ty\na\t1\t2\nb\t1\n", TableError, "line 3, .* 'b', has 2 fields, and the header 3"),
+        ("IID,x\n\na,1\nb\n", TableError, "line 4, .* 'b', has 1 fields, and the header 2"),
+        ('IID,x\n"a, b",1\nc,1,\n', TableError, "line 3, .* 'c', has 3 fields, and the header 2"),
+        ('IID,x\n"a, b","\nd"\nc\n', TableError, "line 4, .* 'c', has 1 fields, and the header 2"),
+        ("FID IID x\nf a 1\nf\n", TableError, "line 3, .* 'f', has 1 fields, and the header 3"),
+        ("FID IID x\nf a 1\n g  b 1\t2 \n", TableError, "line 3, .* 'g', has 4 fields, and the header 3"),
+        ('IID x\n"a b" 1\nc\n', TableError, "line 3, .* 'c', has 1 fields, and the header 2"),
+        ("FID\tIID\tx\nf a 1\n", TableError, "line 2, .* 'f a 1', has 1 fields, and the header 3"),
         ("IID,x\n,1\nb,2\n", TableError, "1 rows without an id in 'IID'"),
     ],
 )
@@ -84,6 +88,8 @@ def test_empty_last_fields_are_missing_not_short_rows(tmp_path):
     got = table(tmp_path, '"IID","x"\n"a, b",""\nc,1\n')
     assert got.index.tolist() == ["a, b", "c"]
     np.testing.assert_array_equal(got["x"], [np.nan, 1.0])
+    np.testing.assert_array_equal(table(tmp_path, 'IID x\n"a b" ""\nc 1\n')["x"], [np.nan, 1.0])
+    np.testing.assert_array_equal(table(tmp_path, "IID,x\na,\n   \nc, 1\n")["x"], [np.nan, 1.0])
 
 
 def test_what_is_no_text_is_refused(tmp_path):
@@ -102,12 +108,41 @@ def test_what_is_no_text_is_refused(tmp_path):
 def test_no_file_and_a_short_fam(tmp_path):
     with pytest.raises(TableError, match="there is no table"):
         dasklmm.read_table(tmp_path / "none.txt")
+    with pytest.raises(TableError, match="is a directory; the file of a table is needed"):
+        dasklmm.read_table(tmp_path)
     with pytest.raises(TableError, match=r"has 3 columns; a .fam has FID"):
         table(tmp_path, "a b c\n", "x.fam")
-    with pytest.raises(TableError, match="row 2, which starts with 'f', has fewer than 6"):
+    with pytest.raises(TableError, match=r"line 2, .* 'f', has 2 fields, and the first line 6"):
         table(tmp_path, "f a 0 0 1 2\nf b\n", "x.fam")
 
 
 def test_repeated_iid_with_families(tmp_path):
     got = table(tmp_path, "FID IID x\nf1 a 1\nf2 a 2\n")
     assert got.index.tolist() == ["f1:a", "f2:a"]
+    assert got.attrs["alternate_ids"] == ["f1:a", "f2:a"]
+
+
+def test_family_ids_are_kept_beside_the_ids(tmp_path):
+    got = table(tmp_path, "FID,IID,x\n f1 ,a ,1\nf2,b,2\n")
+    assert got.index.tolist() == ["a", "b"]
+    assert got.attrs["alternate_ids"] == ["f1:a", "f2:b"]
+    assert table(tmp_path, "f1 a 0 0 1 2\nf2 b 0 0 1 2\n", "x.fam").attrs["alternate_ids"] == ["f1:a", "f2:b"]
+    assert "alternate_ids" not in table(tmp_path, "IID x\na 1\n").attrs
+
+
+def test_minus_nine_is_a_number_and_warned_of(tmp_path, caplog):
+    def column(nines):
+        values = ["-9"] * nines + ["-9.0"] * nines + ["1"] * (1000 - 2 * nines)
+        return table(tmp_path, "IID x\n" + "".join(f"s{i} {v}\n" for i, v in enumerate(values)))["x"]
+
+    assert (column(4) == -9).sum() == 8
+    assert caplog.text == ""
+    assert (column(5) == -9).sum() == 10
+    assert (
+        "column 'x' holds -9 in 10 rows; it is read as a number. PLINK's missing code? Write NA."
+        in caplog.text
+    )
+    caplog.clear()
+    table(tmp_path, "f a 0 0 1 -9\nf b 0 0 1 2\n", "x.fam")
+    table(tmp_path, "IID x\n")
+    assert caplog.text == ""

@@ -61,6 +61,8 @@ def test_one_row_an_alternate_allele(tmp_path, zarr_format, chunks, no_compute):
     np.testing.assert_array_equal(ds["dosage"].values, DOSAGE)
     np.testing.assert_array_equal(ds["dosage"][[0, 3], 1:].values, DOSAGE[[0, 3], 1:])
     np.testing.assert_array_equal(ds["dosage"][2:2].values, DOSAGE[2:2])
+    np.testing.assert_array_equal(ds["dosage"][3].values, DOSAGE[3])
+    assert ds["dosage"][3, 2].values == DOSAGE[3, 2]
     assert ds["variant_contig"].values.tolist() == ["X", "7", "7", "7", "7"]
     assert ds["variant_position"].values.tolist() == [100, 200, 200, 300, 400]
     assert ds["variant_effect_allele"].values.tolist() == ["C", "T", "C", "TA", "G"]
@@ -166,7 +168,8 @@ def test_text_as_bytes_and_as_fixed_width(tmp_path, zarr_format):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Zarr's, that format 3 does not specify these
             replace(path, **values)
-        assert dasklmm.open_genotypes(path).identical(want)
+        got = dasklmm.open_genotypes(path)
+        assert got.identical(want)
 
 
 def test_a_block_is_one_task_and_whole_chunks_of_sites(tmp_path):
@@ -221,8 +224,64 @@ def test_a_url_needs_its_file_system(monkeypatch):
     monkeypatch.setitem(sys.modules, "s3fs", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'dasklmm\[cloud\]'"):
         dasklmm.open_genotypes("s3://nowhere/v.vcz")
-    with pytest.raises(GenotypeFormatError, match=r"is a URL, and PLINK 1 .* plink2zarr"):
-        dasklmm.open_genotypes("s3://nowhere/c.bed")
+    for end in ("bed", "bim", "fam"):
+        with pytest.raises(GenotypeFormatError, match=r"is a URL, and PLINK 1 .* plink2zarr"):
+            dasklmm.open_genotypes(f"s3://nowhere/c.{end}")
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("s3a://nowhere/v.vcz", r": pip install 'dasklmm\[cloud\]'$"),
+        ("http://localhost/v.vcz", r"libfoo is absent\): pip install aiohttp requests$"),
+        ("https://localhost/v.vcz", r": pip install aiohttp requests$"),
+        ("gs://nowhere/v.vcz", r"needs a library that is not installed: libfoo is absent$"),
+    ],
+)
+def test_each_file_system_says_its_remedy(monkeypatch, url, message):
+    def absent(*args, **options):
+        raise ImportError("libfoo is absent")
+
+    monkeypatch.setattr(zarr, "open_group", absent)
+    with pytest.raises(MissingExtraError, match=message):
+        dasklmm.open_genotypes(url)
+
+
+def test_sites_without_an_alternate_are_counted(tmp_path, caplog):
+    assert dasklmm.open_genotypes(vcf_zarr(tmp_path / "v.vcz")).attrs["sites_without_alternate"] == 0
+    assert "without an ALT" not in caplog.text
+    alleles = ALLELES.copy()
+    alleles[0, 1], alleles[3, 1] = "", "."
+    with caplog.at_level("INFO", logger="dasklmm"):
+        ds = dasklmm.open_genotypes(vcf_zarr(tmp_path / "w.vcz", alleles=alleles))
+    assert ds["variant_position"].values.tolist() == [200, 200, 300]
+    assert ds.attrs["sites_without_alternate"] == 2
+    assert type(ds.attrs["sites_without_alternate"]) is int
+    assert "2 of 4 sites without an ALT" in caplog.text
+
+
+def test_ploidy(tmp_path):
+    def opened(name, calls, **options):
+        path = vcf_zarr(tmp_path / name, dosages={"call_DS": np.ones((4, 4, 2), np.float32)})
+        return dasklmm.open_genotypes(replace(path, call_genotype=calls), **options)
+
+    assert opened("a", CALLS).attrs["ploidy"] == 2
+    haploid = opened("b", CALLS[..., :1])
+    assert haploid.attrs["ploidy"] == 1
+    np.testing.assert_array_equal(haploid["dosage"][0].values, [0, 0, 1, -1])
+    four = np.concatenate([CALLS, CALLS], axis=2)
+    for name, calls, ploidy in [("c", four, 4), ("d", CALLS[..., :0], 0)]:
+        with pytest.raises(GenotypeFormatError, match=f"ploidy {ploidy}.*allele frequencies"):
+            opened(name, calls)
+    assert opened("e", four, field="dosage").attrs["ploidy"] == 2
+
+
+def test_attributes_say_the_field(tmp_path):
+    path = vcf_zarr(tmp_path / "v.vcz", dosages={"call_DS": np.ones((4, 4, 2), np.float32)})
+    for field in ("genotype", "dosage"):
+        ds = dasklmm.open_genotypes(path, field=field)
+        assert ds.attrs["field"] == field
+    assert dasklmm.open_genotypes(path).attrs["field"] == "genotype"
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
@@ -255,3 +314,18 @@ def test_what_bio2zarr_writes_is_the_plink_it_read(tmp_path, zarr_format):
     )
     np.testing.assert_array_equal(made["dosage"].values, calls)
     assert made.load().equals(source.load())
+
+
+def test_frequency_of_haploids(tmp_path):
+    """One copy each: the frequency of the allele is the mean dosage, not its half."""
+    rng = np.random.default_rng(0)
+    calls = rng.integers(0, 2, (4, 4, 1)).astype(np.int8)
+    ds = dasklmm.open_genotypes(vcf_zarr(tmp_path / "h.vcz", calls=calls))
+    assert ds.attrs["ploidy"] == 1
+    from dasklmm.numerics import alternatives, design
+    from dasklmm.numerics.scan import scan_block
+
+    data = design.rotated_data(rng.standard_normal(4), np.ones((4, 1)), np.ones(4))
+    block = ds["dosage"].values
+    got = scan_block(alternatives.alternative_test(data, 0.0), np.eye(4), block, ploidy=ds.attrs["ploidy"])
+    np.testing.assert_allclose(got.effect_allele_frequency, block.mean(axis=1))
