@@ -112,7 +112,11 @@ def test_misordered_ids_are_joined_in_every_constructor(cohort, form):
     rng = np.random.default_rng(0)
     ids = ds["sample_id"].values if form != "integers" else np.arange(1000, 1000 + N).astype(str)
     g = ds.assign_coords(sample_id=("sample", ids))["dosage"]
-    k = dasklmm.kinship(ds).compute().assign_coords(sample_id_0=("sample_0", ids), sample_id_1=("sample_1", ids))
+    k = (
+        dasklmm.kinship(ds)
+        .compute()
+        .assign_coords(sample_id_0=("sample_0", ids), sample_id_1=("sample_1", ids))
+    )
     index = ids.astype(int) if form == "integers" else ids
     x = pd.DataFrame({"one": 1.0, "age": rng.standard_normal(N)}, index=index)
     response = pd.Series(y.to_numpy(), index=index)
