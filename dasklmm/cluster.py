@@ -21,8 +21,11 @@ WORKER_ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(1024**3),
 }
 
-# Blocks are small beside a worker and never come back, so spilling them only hides a wrong budget.
+# Blocks are small beside a worker and never come back, so spilling them only hides a wrong budget. A worker
+# that pauses waits for memory that nobody else will free: the run would stand still for ever. At 95 % of its
+# limit it is restarted, and a task that does so again and again ends the run with an error.
 WORKER_CONFIGURATION = {
+    "distributed.worker.memory.pause": False,
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
     "distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT,
