@@ -1,0 +1,313 @@
+"""Faults 5, 6, 10, 14 and 17: damaged, lost, foreign and changed data, and odd names."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import zarr
+from fault_tools import Cohort, Rows, contents, records_of
+
+import dasklmm
+from dasklmm import errors
+from dasklmm.store.results import open_results
+
+
+def flip(path, at=0.6):
+    """Turn one bit of a file."""
+    data = bytearray(Path(path).read_bytes())
+    data[int(at * len(data))] ^= 4
+    Path(path).write_bytes(bytes(data))
+
+
+def cut(path):
+    data = Path(path).read_bytes()
+    Path(path).write_bytes(data[: len(data) // 2])
+
+
+def empty(path):
+    Path(path).write_bytes(b"")
+
+
+def lose(path):
+    Path(path).unlink()
+
+
+DAMAGE = {"bit flip": flip, "truncated": cut, "empty": empty, "missing": lose}
+every_damage = pytest.mark.parametrize("damage", DAMAGE)
+
+
+class Stop(Exception):
+    pass
+
+
+def interrupted(cohort, store):
+    """Work of a run that was stopped in the tests of the second contig, whose P is there."""
+
+    def stop(name, done, total):
+        if "test/00001/000001" in records_of(store):
+            raise Stop
+
+    with pytest.raises(Stop):
+        cohort.scan(store, progress=stop)
+
+
+@every_damage
+@pytest.mark.parametrize(
+    "name",
+    ["gram/00001", "gram/total", "null/00001", "p/00001/00000", "p/00001/rows", "test/00000/000002"],
+)
+def test_damaged_record(cohort, wanted, tmp_path, name, damage):
+    """Faults 5 and 6: a record of the unfinished work is damaged: it is computed anew, the rest is kept."""
+    store = tmp_path / "r.zarr"
+    interrupted(cohort, store)
+    assert name in records_of(store)
+    DAMAGE[damage](f"{store}.work/{name}")
+    cohort.scan(store)
+    assert contents(store) == wanted
+
+
+@every_damage
+def test_record_damaged_while_it_is_used(cohort, wanted, tmp_path, damage):
+    """Faults 5 and 6: a Gram matrix is damaged in the run that wrote it: a typed error, and a resume."""
+    store = tmp_path / "r.zarr"
+
+    def watch(name, done, total):
+        if (name, done) == ("null model", 1):
+            DAMAGE[damage](f"{store}.work/gram/00001")
+
+    with pytest.raises(errors.StoreError, match=r"gram/00001.*gone or damaged"):
+        cohort.scan(store, progress=watch)
+    assert not store.exists()
+    cohort.scan(store)
+    assert contents(store) == wanted
+
+
+@every_damage
+@pytest.mark.parametrize("name", ["beta/c/0", "variant_id/c/0", "zarr.json", "beta/zarr.json", "_SUCCESS"])
+def test_damaged_results(cohort, tmp_path, name, damage):
+    """Faults 5 and 6: damaged results are refused, and what they say is not believed."""
+    store = tmp_path / "r.zarr"
+    cohort.scan(store)
+    DAMAGE[damage](store / name)
+    with pytest.raises(errors.StoreError):
+        open_results(store)
+
+
+@every_damage
+def test_damaged_genotypes(cohort, tmp_path, damage):
+    """Faults 5 and 6: a chunk of stored genotypes is damaged: an error, and nothing is published."""
+    shutil.copytree(cohort.folder / "g.zarr", tmp_path / "g.zarr")
+    chunk = next(
+        p for p in (tmp_path / "g.zarr" / "dosage").rglob("*") if p.is_file() and p.name != "zarr.json"
+    )
+    DAMAGE[damage](chunk)
+    with pytest.raises((errors.GenotypeFormatError, errors.StoreError)):
+        dasklmm.gwas(tmp_path / "g.zarr", cohort.y, store=tmp_path / "r.zarr")
+    assert not (tmp_path / "r.zarr").exists()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, problem):
+    folder = tmp_path_factory.mktemp("model")
+    model, _ = dasklmm.LinearMixedModel.from_kinship(
+        problem.y, problem.x, problem.k, p_path=folder / "p.zarr"
+    )
+    model.fit()
+    dasklmm.linear_mixed_regression_rows(problem.a.T, model, pa_path=folder / "pa.zarr", partition_size=7)
+    return model, folder
+
+
+@every_damage
+@pytest.mark.parametrize("name", ["p.zarr", "pa.zarr"])
+def test_damaged_p_and_pa(model, problem, tmp_path, name, damage):
+    """Faults 5 and 6: a chunk of P or PA is damaged: an error, never a number."""
+    model, folder = model
+    shutil.copytree(folder / name, tmp_path / name)
+    DAMAGE[damage](next(p for p in (tmp_path / name / "c").rglob("*") if p.is_file()))
+
+    def read():
+        if name == "p.zarr":
+            return dasklmm.project(tmp_path / name, problem.a.T, partition_size=7).compute()
+        return model.fit_alternatives(tmp_path / name).compute()
+
+    with pytest.raises((errors.StoreError, ValueError)):
+        read()
+
+
+def test_pa_of_other_chunks(model, problem):
+    """Fault 10: PA and A in other chunks are the same alternatives."""
+    model, folder = model
+    want = model.fit_alternatives(folder / "pa.zarr").compute()
+    got = model.fit_alternatives(folder / "pa.zarr", partition_size=4).compute()
+    np.testing.assert_allclose(got["beta"], want["beta"], rtol=1e-12)
+
+
+def test_pa_and_a_of_other_lengths(problem):
+    """Fault 10: PA and A that do not match in a low-rank model are refused with both lengths."""
+    model, p = dasklmm.LinearMixedModel.from_random_effects(problem.y, problem.x, problem.z[:, :20])
+    model.fit(0.0)
+    pa = (p @ problem.a).T.copy()
+    with pytest.raises(errors.ShapeError, match=r"25.*24|24.*25"):
+        model.fit_alternatives(pa, problem.a.T[:24])
+    with pytest.raises(errors.ShapeError):
+        model.fit_alternatives(pa[:, :10], problem.a.T)
+
+
+def test_decomposition_of_other_samples(cohort, tmp_path, no_compute):
+    """Fault 10: P of another cohort is refused by its ids, before any work."""
+    ds = cohort.genotypes()
+    dasklmm.eigendecompose(dasklmm.kinship(ds.isel(sample=slice(140))), store=tmp_path / "p.zarr")
+    with no_compute(), pytest.raises(errors.SampleError, match="140 samples and 150 are analysed"):
+        dasklmm.gwas(ds, cohort.y, kinship=tmp_path / "p.zarr", loco=False, store=tmp_path / "r.zarr")
+
+
+def test_work_of_another_kinship(cohort, tmp_path):
+    """Fault 10: work with one P is not gone on with by another: refused by its fingerprint."""
+    ds, store = cohort.genotypes(), tmp_path / "r.zarr"
+    for method in ("rrm", "grm"):
+        dasklmm.eigendecompose(dasklmm.kinship(ds, method), store=tmp_path / f"{method}.zarr")
+
+    def stop(name, done, total):
+        raise Stop
+
+    with pytest.raises(Stop):
+        dasklmm.gwas(ds, cohort.y, kinship=tmp_path / "rrm.zarr", loco=False, store=store, progress=stop)
+    with pytest.raises(errors.StoreError, match="differs in: kinship values"):
+        dasklmm.gwas(ds, cohort.y, kinship=tmp_path / "grm.zarr", loco=False, store=store)
+    assert not store.exists()
+
+
+def test_p_written_anew(problem, tmp_path):
+    """Fault 10: P replaced under a lazy result is noticed when the result is computed."""
+    model, _ = dasklmm.LinearMixedModel.from_kinship(
+        problem.y, problem.x, problem.k, p_path=tmp_path / "p.zarr"
+    )
+    lazy = dasklmm.linear_mixed_regression_rows(problem.a.T, model.fit())
+    dasklmm.LinearMixedModel.from_kinship(
+        problem.y, problem.x, problem.k + np.eye(60), p_path=tmp_path / "p.zarr", overwrite=True
+    )
+    with pytest.raises(errors.StoreError, match="written anew"):
+        lazy.compute()
+
+
+@pytest.mark.parametrize("stage", ["kinship", "test"])
+def test_genotypes_changed_while_they_are_read(cohort, tmp_path, stage):
+    """Fault 14: the genotypes are edited in the middle of a run: refused, nothing published."""
+    own = Cohort(tmp_path / "own")
+    shutil.copytree(cohort.folder, own.folder)
+    store, seen = tmp_path / "r.zarr", []
+
+    def edit(name, done, total):
+        if name == stage and not seen:
+            seen.append(name)
+            calls = np.load(own.npy)
+            calls[0] = 2 - calls[0]
+            np.save(own.npy, calls)
+
+    with pytest.raises(errors.StoreError, match="genotypes changed while they were read"):
+        own.scan(store, progress=edit)
+    assert not store.exists()
+    with pytest.raises(
+        errors.StoreError, match="unfinished work of another run, which differs in: genotypes"
+    ):
+        own.scan(store)
+    own.scan(store, overwrite=True)
+    fresh = tmp_path / "fresh.zarr"
+    own.scan(fresh)
+    assert contents(store) == contents(fresh)
+
+
+def test_phenotype_changed_between_runs(cohort, tmp_path):
+    """Fault 14: resumed with another phenotype: refused by name."""
+    store = tmp_path / "r.zarr"
+    interrupted(cohort, store)
+    with pytest.raises(errors.StoreError, match="differs in: phenotype values"):
+        dasklmm.gwas(cohort.genotypes(), cohort.y * 2, store=store)
+    assert not store.exists()
+
+
+ODD = [
+    "../../etc/passwd",
+    "a/b",
+    "a b",
+    "é",
+    "$x$",
+    "<script>",
+    "'; drop",
+    "NA\u00a0",
+    "..",
+    "\u2028",
+    "-1",
+    "%2e%2e",
+]
+
+
+def test_odd_names(cohort, tmp_path):
+    """Fault 17: ids, contigs and a phenotype with .. and odd characters stay text, and make no path."""
+    ds = cohort.genotypes()
+    ids = ds["sample_id"].values.astype("U40")
+    ids[: len(ODD)] = ODD
+    contigs = np.array(["../x", "a/../b", "chr\u00fc"])[
+        np.unique(ds["variant_contig"].values, return_inverse=True)[1]
+    ]
+    variants = ds["variant_id"].values.astype("U40")
+    variants[: len(ODD)] = ODD
+    ds = ds.assign_coords(
+        sample_id=("sample", ids), variant_contig=("variant", contigs), variant_id=("variant", variants)
+    )
+    y = pd.DataFrame({"../../y": cohort.y["trait"].values}, index=ids)
+    folder = tmp_path / "only here"
+    got = dasklmm.gwas(ds, y, store=folder / "r.zarr", progress=lambda *a: None)
+    assert [p.name for p in tmp_path.iterdir()] == ["only here"]
+    assert [p.name for p in folder.iterdir()] == ["r.zarr"]
+    again = open_results(folder / "r.zarr")
+    assert again["variant_id"].values[: len(ODD)].tolist() == ODD
+    assert again.attrs["phenotype"] == "../../y"
+    np.testing.assert_array_equal(again["beta"], got["beta"])
+
+
+def test_no_object_is_loaded(cohort, tmp_path):
+    """Fault 17: pickled objects in a store of genotypes, results or work are never loaded."""
+    group = zarr.open_group(tmp_path / "g.zarr", mode="w", zarr_format=2)
+    array = group.create_array("sample_id", shape=(2,), dtype="i8")
+    array[...] = 1
+    meta = tmp_path / "g.zarr" / "sample_id" / ".zarray"
+    fields = json.loads(meta.read_text()) | {"dtype": "|O", "filters": [{"id": "pickle", "protocol": 4}]}
+    meta.write_text(json.dumps(fields))
+    with pytest.raises(errors.GenotypeFormatError):
+        dasklmm.open_genotypes(tmp_path / "g.zarr")
+    store = tmp_path / "r.zarr"
+    cohort.scan(store)
+    shutil.rmtree(store / "beta")
+    shutil.copytree(tmp_path / "g.zarr" / "sample_id", store / "beta")
+    with pytest.raises(errors.StoreError, match="damaged"):
+        open_results(store)
+
+
+def test_no_object_in_records(tmp_path):
+    """Fault 17: a record that says it holds objects is none."""
+    from dasklmm.store.records import Records
+
+    kept = Records(tmp_path, "f")
+    kept.write("r", np.array([os.sep], dtype=object))
+    assert kept.read("r") is None
+
+
+def test_source_that_is_lost(cohort, tmp_path):
+    """Fault 6: the genotypes disappear in the middle of a run."""
+    own = Cohort(tmp_path / "own")
+    shutil.copytree(cohort.folder, own.folder)
+
+    def remove(name, done, total):
+        if (name, done) == ("test", 1):
+            os.unlink(own.npy)
+
+    with pytest.raises((FileNotFoundError, errors.StoreError)):
+        own.scan(tmp_path / "r.zarr", Rows(own.npy, 0.01), progress=remove)
+    assert not (tmp_path / "r.zarr").exists()
