@@ -6,6 +6,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import settings
+
+# Examples are timed by nobody here: the first of a kind imports, and a busy machine is no failure. In CI the
+# same examples are drawn each time, so that a change is judged by itself.
+settings.register_profile("dasklmm", deadline=None, derandomize=os.environ.get("CI") == "true")
+settings.load_profile("dasklmm")
 
 ROOT = Path(__file__).resolve().parents[1]
 
