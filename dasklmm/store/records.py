@@ -221,8 +221,12 @@ def put(path: str, *parts: Any) -> None:
     """
     try:
         _put(path, *parts)
-    except OSError if is_local(path) else Exception as error:  # file systems of URLs raise what they like
+    except OSError as error:
         raise unwritable(path, error) from error
+    except Exception as error:
+        if is_local(path):
+            raise
+        raise unwritable(path, error) from error  # file systems of URLs raise what they like
 
 
 def unwritable(path: str | Path, error: Exception) -> StoreError:
