@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import importlib.util
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -26,6 +29,20 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except DaskLMMError as error:
             raise click.ClickException(str(error)) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise
+            raise click.ClickException(str(error) or type(error).__name__) from error
+
+
+def _folder(path: Path) -> None:
+    """Make a directory, or say in one message why it cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise click.ClickException(
+            f"{str(path)!r} cannot be a directory for what is written: {error.strerror}. Give another --out."
+        ) from error
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -56,43 +73,76 @@ def _client(workers: int | None, scheduler: str | None) -> Iterator[None]:
 
             cluster = stack.enter_context(local_cluster(workers))
             stack.enter_context(cluster.get_client())
-            click.echo(f"{workers} workers, dashboard {cluster.dashboard_link}", err=True)
+            # without bokeh nothing is served there
+            dashboard = f", dashboard {cluster.dashboard_link}" if importlib.util.find_spec("bokeh") else ""
+            click.echo(f"{workers} workers{dashboard}", err=True)
         elif scheduler is not None:
             from distributed import Client
 
             try:
                 stack.enter_context(Client(scheduler, timeout=10))
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 raise click.ClickException(
                     f"no Dask scheduler answers at {scheduler!r} ({error}). Check the address, or give --workers."
                 ) from error
         yield
 
 
-class _Bars:
-    """A progress bar a stage on the terminal, a line a stage elsewhere."""
+class _Progress:
+    """Stages as one line that is redrawn on a terminal, or as a line at each start and end elsewhere.
+
+    Stages may alternate, as the null model and the test do where contigs are left out in turn: they share a
+    line. The time since the last report is counted for the stage that reports.
+    """
 
     def __init__(self) -> None:
-        self._stage = ""
-        self._bar: Any = None
-        self._done = 0
+        self._terminal = sys.stderr.isatty()
+        self._stages: dict[str, tuple[int, int]] = {}
+        self._seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+        self._drawn = 0.0
+        self._open = False
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        if stage != self._stage or self._bar is None:
-            self.close()
-            self._stage = stage
-            self._bar = click.progressbar(length=total, label=f"{stage:<12}", file=sys.stderr)
-            self._bar.__enter__()
-        self._bar.update(done - self._done)
-        self._done = done
-        if done == total:
-            self.close()
+        now = time.perf_counter()
+        new = stage not in self._stages
+        self._seconds[stage] = self._seconds.get(stage, 0.0) + now - self._last
+        self._last = now
+        if self._terminal:
+            if new and all(d >= t for d, t in self._stages.values()):
+                self.close()
+                self._stages = {}
+            self._stages[stage] = (done, total)
+            if new or done >= total or now - self._drawn > 0.1:
+                self._draw(stage)
+                self._drawn = now
+            return
+        self._stages[stage] = (done, total)
+        if new and done < total:
+            click.echo(f"{stage}: started, {total:,} to do", err=True)
+        if done >= total:
+            click.echo(f"{stage}: {total:,} done in {self._seconds[stage]:.1f} s", err=True)
+
+    def _draw(self, stage: str) -> None:
+        parts = []
+        for name, (done, total) in self._stages.items():
+            bar = ""
+            if name == stage:
+                full = 20 * done // max(total, 1)
+                bar = f" [{'#' * full}{'-' * (20 - full)}]"
+            parts.append(f"{name}{bar} {done:,}/{total:,}")
+        # A line that wraps could not be redrawn.
+        line = "   ".join(parts)[: shutil.get_terminal_size().columns - 1]
+        sys.stderr.write(f"\r{line}\x1b[K")
+        sys.stderr.flush()
+        self._open = True
 
     def close(self) -> None:
-        """End the bar that is open."""
-        if self._bar is not None:
-            self._bar.__exit__(None, None, None)
-        self._bar, self._stage, self._done = None, "", 0
+        """End the line that is open."""
+        if self._open:
+            sys.stderr.write("\n")
+            sys.stderr.flush()
+        self._open = False
 
 
 @main.command()
@@ -124,13 +174,14 @@ class _Bars:
     type=click.Choice(["lrt", "wald", "score"]),
     default="lrt",
     show_default=True,
-    help="Likelihood ratio (as Hail), Wald F, or score at the ML null.",
+    help="lrt: likelihood ratio, as Hail; wald: F test; score: score test at the ML null.",
 )
 @click.option("--rank", type=click.IntRange(min=1), help="Keep only this many eigenpairs.  [default: all]")
 @click.option(
     "--truncated",
     is_flag=True,
-    help="Find the --rank pairs without forming the kinship: for cohorts whose n^2 does not fit.",
+    help="Find the --rank pairs without forming the kinship: for cohorts whose n² does not fit; "
+    "slower for small ones.",
 )
 @click.option(
     "--precision",
@@ -143,14 +194,14 @@ class _Bars:
     "--intercept/--no-intercept",
     default=True,
     show_default=True,
-    help="A column of ones among the covariates.",
+    help="Put a column of ones before the covariates, or take them as they are.",
 )
 @_scheduler_options
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Directory of the results."
 )
 @click.option("--overwrite", is_flag=True, help="Replace the results that DIR holds.")
-@click.option("--quiet", is_flag=True, help="No progress bars.")
+@click.option("--quiet", is_flag=True, help="No progress.")
 def gwas(
     genotypes: str,
     pheno: str | None,
@@ -164,9 +215,10 @@ def gwas(
 ) -> None:
     """Scan GENOTYPES (a PLINK .bed or its prefix, or a VCF-Zarr path or URL) for a phenotype.
 
-    The same command continues an interrupted run.
+    The same command continues an interrupted run: what was finished is kept in DIR and not computed again.
 
     \b
+    Example:
     dasklmm gwas cohort.bed --pheno traits.tsv --pheno-col height --out height
     """
     if "://" not in genotypes and not any(Path(f"{genotypes}{end}").exists() for end in ("", ".bed")):
@@ -176,6 +228,7 @@ def gwas(
         if not fam.is_file():
             raise click.UsageError(f"give --pheno: there is no {fam} whose phenotype could be used.")
         pheno = str(fam)
+    _folder(out)
     with _client(workers, scheduler):
         run_scan(genotypes, pheno, covar, out, quiet=quiet, phenotype=pheno_col, **options)
 
@@ -188,27 +241,22 @@ def run_scan(
     from dasklmm.outputs import write_outputs
 
     start = time.perf_counter()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise click.ClickException(
-            f"{str(out)!r} cannot be a directory of results: {error.strerror}. Give another --out."
-        ) from error
-    bars = _Bars()
+    _folder(out)
+    progress = _Progress()
     try:
         results = dasklmm.gwas(
             genotypes,
             pheno,
             covar,
             store=out / "results.zarr",
-            progress=None if quiet else bars,
+            progress=None if quiet else progress,
             **options,
         )
     except KeyboardInterrupt:
-        click.echo("interrupted: the same command goes on from here", err=True)
+        click.echo("interrupted; the same command goes on from here", err=True)
         raise SystemExit(130) from None
     finally:
-        bars.close()
+        progress.close()
     if "created" not in results.attrs:
         click.echo("these results were complete already")
     kept = {k: v for k, v in results.attrs.get("resumed", {}).items() if v["kept"]}
@@ -240,9 +288,9 @@ def _findings(results: Any) -> Iterator[str]:
         yield f"h_sq {min(h):.4f} to {max(h):.4f} over {len(h)} contigs left out in turn"
     bound = [null["contig"] for null in nulls if null["at_boundary"]]
     if bound and len(nulls) > 1:
-        yield f"variance ratio at a bound of its search, with contig left out: {', '.join(bound)}"
+        yield f"variance ratio at a bound (contig left out: {', '.join(bound)})"
     elif bound:
-        yield f"variance ratio at a bound of its search: h_sq is near {round(h[0])}; the report says what it means"
+        yield f"variance ratio at a bound: h_sq is near {int(h[0] > 0.5)}; look at the profile"
     if not attrs["intercept"]:
         yield "no intercept among the covariates"
     if attrs["n"] - attrs["n_covariates"] < 10:
@@ -259,17 +307,34 @@ def _findings(results: Any) -> Iterator[str]:
         )
 
 
+def _cohort_options(least_samples: int, least_variants: int) -> Any:
+    def decorate(function: Any) -> Any:
+        for option, default, least, text in (
+            ("--seed", 1, None, "Seed of the random numbers; equal seeds give equal cohorts."),
+            ("--variants", 20_000, least_variants, "Variants, over 22 contigs."),
+            ("--samples", 1000, least_samples, "Samples."),
+        ):
+            kind = int if least is None else click.IntRange(min=least)
+            function = click.option(option, default=default, show_default=True, type=kind, help=text)(
+                function
+            )
+        return function
+
+    return decorate
+
+
 @main.command()
-@click.option("--samples", default=1000, show_default=True, type=click.IntRange(min=10))
-@click.option("--variants", default=20_000, show_default=True, type=click.IntRange(min=10))
-@click.option("--seed", default=1, show_default=True, type=int)
-@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR")
+@_cohort_options(10, 22)
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Directory of the cohort."
+)
 @click.option("--overwrite", is_flag=True, help="Replace the cohort that DIR holds.")
 def simulate(samples: int, variants: int, seed: int, out: Path, overwrite: bool) -> None:
     """Simulate a cohort with families, populations and planted effects."""
     from dasklmm.datasets import DEMONSTRATION, write_cohort
     from dasklmm.datasets import simulate as simulate_cohort
 
+    _folder(out)
     cohort = simulate_cohort(samples, variants, seed=seed, **DEMONSTRATION)
     paths = write_cohort(cohort, out, overwrite=overwrite)
     for name, path in paths.items():
@@ -281,17 +346,27 @@ def simulate(samples: int, variants: int, seed: int, out: Path, overwrite: bool)
 
 @main.command()
 @click.option(
-    "--out", default=Path("dasklmm-demo"), show_default=True, type=click.Path(path_type=Path), metavar="DIR"
+    "--out",
+    default=Path("dasklmm-demo"),
+    show_default=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Directory of the cohort and the results; what it holds of them is replaced.",
 )
-@click.option("--samples", default=1000, show_default=True, type=click.IntRange(min=50))
-@click.option("--variants", default=20_000, show_default=True, type=click.IntRange(min=100))
-@click.option("--seed", default=1, show_default=True, type=int)
-@click.option("--workers", default=2, show_default=True, type=click.IntRange(min=1))
+@_cohort_options(50, 100)
+@click.option(
+    "--workers",
+    default=2,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Worker processes of the local cluster.",
+)
 def demo(out: Path, samples: int, variants: int, seed: int, workers: int) -> None:
     """Simulate a cohort and scan it on a local cluster; nothing is downloaded."""
     from dasklmm.datasets import DEMONSTRATION, write_cohort
     from dasklmm.datasets import simulate as simulate_cohort
 
+    _folder(out)
     click.echo(f"simulating {samples:,} samples x {variants:,} variants")
     cohort = simulate_cohort(samples, variants, seed=seed, **DEMONSTRATION)
     paths = write_cohort(cohort, out / "cohort", overwrite=True)
@@ -308,7 +383,12 @@ def demo(out: Path, samples: int, variants: int, seed: int, workers: int) -> Non
 
 @main.command()
 @click.argument("results", type=click.Path(exists=True, path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="[default: beside the results]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Directory of the plots.  [default: beside the results]",
+)
 def plot(results: Path, out: Path | None) -> None:
     """Draw manhattan.png and qq.png from RESULTS (a results.zarr, or a run's directory)."""
     from dasklmm.plots import save_plots
@@ -316,7 +396,7 @@ def plot(results: Path, out: Path | None) -> None:
 
     path = results / "results.zarr" if (results / "results.zarr").exists() else results
     folder = out or path.parent
-    folder.mkdir(parents=True, exist_ok=True)
+    _folder(folder)
     save_plots(open_results(path), folder)
     click.echo(f"{folder / 'manhattan.png'}\n{folder / 'qq.png'}")
 
@@ -324,7 +404,7 @@ def plot(results: Path, out: Path | None) -> None:
 @main.command()
 @click.argument("path", required=False)
 def info(path: str | None) -> None:
-    """Describe PATH (genotypes, a table, results), or the versions in use."""
+    """Describe PATH (genotypes, a table, results, or the directory of a run or cohort), or the versions in use."""
     from dasklmm.describe import describe
 
     for line in describe(path):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from typing import TYPE_CHECKING, Any
 
 import dask
+
+from dasklmm.errors import ClusterError, OptionError
 
 if TYPE_CHECKING:
     from distributed import LocalCluster
@@ -31,6 +34,11 @@ WORKER_CONFIGURATION = {
     "distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT,
 }
 
+_GUARD = (
+    "Each worker process imports the script that starts it: put the call of local_cluster under `if __name__ == "
+    '"__main__":`.'
+)
+
 
 def local_cluster(
     n_workers: int | None = None, memory_limit: str | int | None = None, **options: Any
@@ -52,16 +60,29 @@ def local_cluster(
         Listening on the loopback address; close it, or use it in a `with` statement. Its dashboard, if
         bokeh is installed, is at `cluster.dashboard_link`.
 
+    Raises
+    ------
+    OptionError
+        `n_workers` is below 1.
+    ClusterError
+        The worker processes do not start; as when a script calls this outside ``if __name__ == "__main__":``,
+        since each worker process imports the script first.
+
     Examples
     --------
     >>> import dasklmm
     >>> with dasklmm.local_cluster(n_workers=2) as cluster, cluster.get_client():
     ...     pass
     """
+    if n_workers is not None and n_workers < 1:
+        raise OptionError(f"n_workers is {n_workers}; it needs to be 1 or more, or None for one a core.")
+    # Set by multiprocessing while a new process imports the script that started it.
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise ClusterError(f"a worker process came to local_cluster while it imported the script. {_GUARD}")
     from distributed import LocalCluster
 
     defaults: dict[str, Any] = {
-        "n_workers": n_workers or os.cpu_count() or 1,
+        "n_workers": os.cpu_count() or 1 if n_workers is None else n_workers,
         "threads_per_worker": 1,
         "processes": True,
         "memory_limit": "auto" if memory_limit is None else memory_limit,
@@ -69,4 +90,7 @@ def local_cluster(
         "dashboard_address": "127.0.0.1:0",
     }
     with dask.config.set(WORKER_CONFIGURATION):
-        return LocalCluster(**{**defaults, **options})
+        try:
+            return LocalCluster(**{**defaults, **options})
+        except RuntimeError as error:
+            raise ClusterError(f"the cluster did not start ({error}). {_GUARD}") from error

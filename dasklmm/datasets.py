@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from dasklmm.errors import StoreError
+from dasklmm.errors import OptionError, StoreError
 from dasklmm.numerics.simulate import simulate_cohort
 from dasklmm.store.genotypes import write_genotypes
 
@@ -44,7 +44,14 @@ def simulate(n_samples: int, n_variants: int, *, seed: int = 0, **options: Any) 
         A genotype Dataset, as of `open_genotypes`, with phenotype (sample), covariates
         (sample, covariate), population and family (sample), and true_beta (variant), 0 where no effect is
         planted. Memory: n_samples n_variants bytes.
+
+    Raises
+    ------
+    OptionError
+        An option outside its range, or shares of the variance that exceed 1.
     """
+    if seed < 0:
+        raise OptionError(f"seed is {seed}; it needs to be 0 or more.")
     cohort = simulate_cohort(n_samples, n_variants, seed=seed, **options)
     true_beta = np.zeros(n_variants)
     true_beta[cohort.causal_index] = cohort.causal_effect

@@ -15,13 +15,17 @@ from dasklmm.store.results import open_results
 
 
 def describe(path: str | None) -> Iterator[str]:
-    """Lines about genotypes, a table or results at `path`; without one, the versions in use."""
+    """Lines about genotypes, a table, results or the folder of them at `path`; without one, the versions."""
     if path is None:
         yield from (f"{name} {version}" for name, version in versions().items())
         return
-    inner = Path(path) / "results.zarr"
+    if (Path(path) / "results.zarr").exists():
+        yield from _results(open_results(Path(path) / "results.zarr"))
+        return
+    if (Path(path) / "genotypes.zarr").exists():
+        path = str(Path(path) / "genotypes.zarr")
     try:
-        results = open_results(inner if inner.exists() else path)
+        results = open_results(path)
     except (StoreError, ValueError):
         pass
     else:

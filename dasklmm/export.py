@@ -82,7 +82,8 @@ def top_hits(results: xr.Dataset, n: int = 10, window: int = 1_000_000) -> pd.Da
         At most so many.
     window : int
         Base pairs. A variant no further than this from a stronger one of the list on its contig is left
-        out. A variant of unknown position or contig is near no other.
+        out. On a contig, variants of unknown position are near each other and no others: one of them at
+        most is in the list. Without a contig, a variant is near no other.
 
     Returns
     -------
@@ -106,9 +107,10 @@ def top_hits(results: xr.Dataset, n: int = 10, window: int = 1_000_000) -> pd.Da
         best = int(np.argmax(np.where(open_rows, score, -np.inf)))
         chosen.append(best)
         open_rows[best] = False
-        if position[best] > 0 and contig[best] != "":
-            near = (code == code[best]) & (position > 0) & (np.abs(position - position[best]) <= window)
-            open_rows &= ~near
+        if contig[best] != "":
+            near = (position > 0) & (np.abs(position - position[best]) <= window)
+            near = near if position[best] > 0 else position == 0
+            open_rows &= ~(near & (code == code[best]))
     rows = np.array(chosen, dtype=np.int64)
     text = {name: strings(results, name) for name in _TEXT}
     return pd.DataFrame(

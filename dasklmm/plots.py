@@ -34,7 +34,7 @@ _LINEAR_TO = 20.0
 _LINEAR_SHARE = 0.6
 _TOWERS = 8
 _LABEL_LENGTH = 12
-_NO_POSITION = "?"
+_NO_CONTIG = "?"
 
 
 def manhattan(
@@ -74,9 +74,9 @@ def manhattan(
     Notes
     -----
     Contigs are in natural order (2 before 10, then X, Y, MT); a single one has its positions in Mb. Variants
-    without a position stand in a strip of their own at the right, in the order of the rows. Where values
-    exceed 60 the axis is logarithmic above 20, and says so. Points that would cover one another are drawn
-    once. Cost: about a second for a million variants.
+    without a position stand at the end of their contig, after a gap, in the order of the rows; those
+    without a contig stand at the right, at "?". Where values exceed 60 the axis is logarithmic above 20, and
+    says so. Points that would cover one another are drawn once. Cost: about a second for a million variants.
     """
     for name, p in (("significance", significance), ("suggestive", suggestive)):
         if p is not None and not 0.0 < p < 1.0:
@@ -85,7 +85,7 @@ def manhattan(
     ax = _new_axes((11.0, 4.4)) if ax is None else ax
     y = np.asarray(results["neg_log10_p_value"].values, dtype=np.float64)
     position = positions(results)
-    x, names, centers, code = _layout(contigs(results), position)
+    x, names, centers, code, tails = _layout(contigs(results), position)
     width = max(float(x.max()) if x.size else 1.0, 1e-9)
     line = -math.log10(significance)
     tested = ~np.isnan(y)
@@ -99,7 +99,7 @@ def manhattan(
     if len(names) == 1 and (position > 0).all():
         _position_axis(ax, names[0], x, position)
     else:
-        _contig_labels(ax, names, centers, width)
+        _contig_labels(ax, names, centers, width, tails)
     if not tested.any():
         _nothing(ax, results)
         return ax
@@ -411,16 +411,17 @@ def _contig_key(name: str) -> tuple[Any, ...]:
     if bare in _NAMED:
         return (1, _NAMED[bare], name)
     parts = [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in re.split(r"(\d+)", bare) if p]
-    return (3 if bare in ("", "0") else 2, parts, name)
+    return ({"0": 3, "": 4}.get(bare, 2), parts, name)
 
 
 def _layout(
     contig: np.ndarray, position: np.ndarray
-) -> tuple[np.ndarray, list[str], list[float], np.ndarray]:
-    """x of each variant, contig names and their centres, and each variant's place among the contigs.
+) -> tuple[np.ndarray, list[str], list[float], np.ndarray, bool]:
+    """x of each variant, contig names and their centres, each variant's place among the contigs, and tails.
 
     A contig spans its variants' positions. Variants of unknown position are spread by their order, over
-    the strip of their contig if nothing there has a position, else over one strip at the right.
+    the strip of their contig if nothing there has a position, else over a tail after its last position;
+    the last value says whether there is such a tail.
     """
     unique, inverse = np.unique(contig, return_inverse=True)
     names = sorted(map(str, unique), key=_contig_key)
@@ -428,43 +429,42 @@ def _layout(
     place[[int(np.searchsorted(unique, name)) for name in names]] = np.arange(unique.size)
     code = place[inverse.ravel()] if contig.size else np.zeros(0, dtype=np.int64)
     known = position > 0
-    with_position = np.bincount(code[known], minlength=len(names)) > 0
-    stray = ~known & with_position[code]
-    if stray.any():
-        code = np.where(stray, len(names), code)
-        names = [*names, _NO_POSITION]
     low, high = np.full(len(names), np.inf), np.full(len(names), -np.inf)
     np.minimum.at(low, code[known], position[known])
     np.maximum.at(high, code[known], position[known])
     span = np.where(np.isfinite(low), high - low, np.nan)
-    count = np.bincount(code, minlength=len(names)).astype(np.float64)
+    loose = np.bincount(code[~known], minlength=len(names)).astype(np.float64)
     placed = np.isfinite(span)
-    # Base pairs a variant of the rest of the genome, so that a strip without positions looks as dense.
-    density = span[placed].sum() / count[placed].sum() if placed.any() else 1.0
-    span = np.where(placed, span, (density or 1.0) * count)
-    total = float(span.sum()) or 1.0
+    # Base pairs a variant of those with positions, so that variants without look as dense.
+    density = (span[placed].sum() / np.count_nonzero(known) if placed.any() else 1.0) or 1.0
+    span = np.where(placed, span, density * loose)
+    tail = np.where(placed, density * loose, 0.0)
+    total = float((span + tail).sum()) or 1.0
     span = np.maximum(span, 0.004 * total)
     gap = 0.12 * total / max(len(names), 12)
+    # Where the variants without a position begin and how wide they stand.
+    late = np.where(tail > 0.0, span + 0.3 * gap, 0.0)
+    wide = np.where(tail > 0.0, tail, span)
+    lone = np.where(low == high, 0.5 * span, 0.0)
+    span = np.where(tail > 0.0, late + tail, span)
     start = np.concatenate([[0.0], np.cumsum(span + gap)[:-1]]) if names else np.zeros(0)
     x = np.zeros(contig.size)
-    x[known] = position[known] - low[code[known]]
-    loose = np.flatnonzero(~known | stray)
-    order = loose[np.argsort(code[loose], kind="stable")]
-    first = (
-        np.concatenate([[0], np.cumsum(np.bincount(code[order], minlength=len(names)))[:-1]]) if names else []
-    )
+    x[known] = position[known] - low[code[known]] + lone[code[known]]
+    order = np.flatnonzero(~known)
+    order = order[np.argsort(code[order], kind="stable")]
     if order.size:
-        rank = np.arange(order.size) - np.asarray(first)[code[order]]
-        x[order] = (rank + 0.5) / count[code[order]] * span[code[order]]
+        at = code[order]
+        rank = np.arange(order.size) - (np.cumsum(loose) - loose)[at]
+        x[order] = late[at] + (rank + 0.5) / loose[at] * wide[at]
     x += start[code]
-    lone = np.isfinite(low) & (low == high)
-    x += np.where(lone[code], 0.5 * span[code], 0.0)
-    return x, names, (start + 0.5 * span).tolist(), code
+    return x, names, (start + 0.5 * span).tolist(), code, bool((tail > 0.0).any())
 
 
-def _contig_labels(ax: Axes, names: list[str], centers: list[float], width: float) -> None:
+def _contig_labels(ax: Axes, names: list[str], centers: list[float], width: float, tails: bool) -> None:
     """Contig names under the middles of their contigs, those left out that would touch another."""
     shown, shape = _short_names(names)
+    if len(names) > 1 and not names[-1]:
+        shown[-1] = _NO_CONTIG
     points_wide = ax.get_window_extent().width * 72.0 / ax.get_figure(root=True).dpi
     ticks, labels = [], []
     edge = -math.inf
@@ -478,8 +478,10 @@ def _contig_labels(ax: Axes, names: list[str], centers: list[float], width: floa
     ax.set_xticks(ticks, labels)
     ax.tick_params(axis="x", length=0)
     notes = [_literal(shape)] if shape else []
-    if names[-1:] == [_NO_POSITION]:
-        notes.append(f"{_NO_POSITION} position unknown")
+    if tails:
+        notes.append("variants of unknown position at the end of theirs")
+    if shown[-1:] == [_NO_CONTIG]:
+        notes.append(f"{_NO_CONTIG} contig unknown")
     if any(shown):
         ax.set_xlabel("contig" + (f"  ({'; '.join(notes)})" if notes else ""))
     else:

@@ -87,6 +87,8 @@ _BOUNDARY = (
     "error means little, and the tests use γ at that end. Few samples, little relatedness, or a phenotype "
     "without a heritable part are the usual reasons."
 )
+# Between these λ_GC is called near 1.
+_LOW, _HIGH = 0.95, 1.1
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2733; --soft: #5b6876; --rule: #dde3ea; --page: #fbfcfd;
@@ -204,7 +206,7 @@ def _page(results: xr.Dataset, plots: Mapping[str, str | Path] | None = None) ->
 <h2>Null model</h2>
 {_null(results)}
 <h2>Calibration</h2>
-{_calibration(found)}
+{_calibration(results, found)}
 {qq_figure}
 <h2>Samples and variants</h2>
 {_counts(results, found)}
@@ -304,8 +306,8 @@ def _hits(found: Mapping[str, Any]) -> str:
         for hit in hits
     ]
     note = (
-        '<p class="note">Each is the strongest variant within 1 Mb; one whose position is unknown stands for '
-        "itself. β and SE are per copy of the effect allele, in units of the phenotype.</p>"
+        '<p class="note">Each is the strongest variant within 1 Mb; on a contig, those of unknown '
+        "position count as one place. β and SE are per copy of the effect allele, in units of the phenotype.</p>"
     )
     if not found["genome_wide_significant"]:
         note = "<p>No variant reaches p &lt; 5·10⁻⁸; these are the strongest.</p>" + note
@@ -368,15 +370,42 @@ def _null(results: xr.Dataset) -> str:
     return note + warning + html
 
 
-def _calibration(found: Mapping[str, Any]) -> str:
+def _calibration(results: xr.Dataset, found: Mapping[str, Any]) -> str:
     value = found["lambda_gc"]
     if value is None:
         return "<p>Without a p-value there is no λ<sub>GC</sub>.</p>"
     return (
-        f"<p>λ<sub>GC</sub> = {value:.3f}: the median test statistic over its median without association. 1 is "
-        "expected; a value well above 1 is left by relatedness or structure that the model does not hold, or by "
-        "many true effects.</p>"
+        f"<p>λ<sub>GC</sub> = {value:.3f}: the median test statistic over its median without association. "
+        f"{_inflation(value, results.attrs)}</p>"
     )
+
+
+def _inflation(value: float, attrs: Mapping[str, Any]) -> str:
+    """What an inflation of this size may come from."""
+    loco = bool(attrs.get("loco"))
+    if value < _LOW:
+        if loco:
+            return (
+                "That is below 1, which few variants, closely linked ones or covariates that carry genotypes may "
+                "do; the p-values are, if anything, too large."
+            )
+        held = "may also stand" if attrs.get("kinship", "given") == "given" else "also stands"
+        return (
+            f"That is below 1: without LOCO the tested variant {held} in its own kinship, which takes up part of "
+            "its effect and deflates the statistic. With LOCO it does not."
+        )
+    if value > _HIGH:
+        if loco:
+            return (
+                "That is well above 1. As the tested contig is left out of its kinship (LOCO), polygenic signal "
+                "and linkage raise it, and so does structure that is left; principal components among the "
+                "covariates tell which."
+            )
+        return (
+            "That is well above 1, though without LOCO a variant that stands in its own kinship is deflated: "
+            "relatedness or structure is left that the model does not hold."
+        )
+    return "1 is expected without structure that is left and without many effects; this is near it."
 
 
 def _counts(results: xr.Dataset, found: Mapping[str, Any]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import io
 import json
 import subprocess
 import sys
@@ -9,8 +11,12 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
+from click.testing import CliRunner
 
 import dasklmm
+from dasklmm import cli
+from dasklmm.errors import ClusterError, OptionError
 from dasklmm.store.results import open_results
 
 FILES = {"results.zarr", "results.tsv.gz", "manhattan.png", "qq.png", "report.html", "run.json"}
@@ -61,8 +67,11 @@ def test_a_run_leaves_its_files(scan):
     assert {p.name for p in out.iterdir()} == FILES
     assert "lambda_GC" in done.stdout
     assert "150 of 150 samples, 600 variants" in done.stdout
-    for stage in ("kinship", "test"):
-        assert stage in done.stderr
+    # no terminal: a line at a stage's start and one at its end, none a block
+    lines = done.stderr.splitlines()
+    for stage in ("kinship", "null model", "test"):
+        of_stage = [line for line in lines if line.startswith(f"{stage}:")]
+        assert [" done in " in line for line in of_stage] == [False, True], of_stage
     results = open_results(out / "results.zarr")
     table = pd.read_csv(out / "results.tsv.gz", sep="\t", na_values="#NA", dtype={"chromosome": str})
     assert table.columns[:8].tolist() == [
@@ -102,6 +111,7 @@ def test_workers_give_the_same(cohort, scan, tmp_path):
         "--covar", cohort / "covariates.tsv", "--test", "wald", "--out", tmp_path / "w",
     )  # fmt: skip
     assert "2 workers" in done.stderr
+    assert ("dashboard" in done.stderr) == (importlib.util.find_spec("bokeh") is not None)
     run(
         "gwas", cohort / "genotypes.zarr", "--pheno", cohort / "phenotypes.tsv",
         "--covar", cohort / "covariates.tsv", "--test", "wald", "--out", tmp_path / "t",
@@ -117,7 +127,8 @@ def test_plot_and_info(scan, cohort, tmp_path):
     assert str(tmp_path / "manhattan.png") in done.stdout
     for path in (out, out / "results.zarr"):
         assert "results of trait: 600 variants" in run("info", path).stdout
-    assert "600 variants, 150 samples" in run("info", cohort / "genotypes.zarr").stdout
+    for path in (cohort, cohort / "genotypes.zarr"):
+        assert "600 variants, 150 samples" in run("info", path).stdout
     assert "trait: float64, 0 missing" in run("info", cohort / "phenotypes.tsv").stdout
     assert f"dasklmm {dasklmm.__version__}" in run("info").stdout
 
@@ -136,6 +147,10 @@ def test_plot_and_info(scan, cohort, tmp_path):
         (["gwas", "x"], 2, "Missing option '--out'"),
         (["gwas", "x", "--out", "OUT"], 1, "no genotypes at 'x', nor at 'x.bed'"),
         (["gwas", ".", "--out", "OUT"], 2, "give --pheno"),
+        (["gwas", ".", "--pheno", "x", "--out", "OUT", "--scheduler", "z"], 1, "no Dask scheduler"),
+        (["simulate", "--out", "/dev/null/x"], 1, "cannot be a directory"),
+        (["simulate", "--seed", "-1", "--out", "OUT"], 1, "seed is -1"),
+        (["simulate", "--variants", "21", "--out", "OUT"], 2, "21"),
         (["info", "none"], 1, "there is nothing at"),
         (["nothing"], 2, "No such command"),
     ],
@@ -144,6 +159,122 @@ def test_errors_are_one_message(arguments, code, message, tmp_path):
     arguments = [str(tmp_path / "o") if a == "OUT" else a for a in arguments]
     done = run(*arguments, expect=code)
     assert message in done.stderr
+
+
+def test_an_interrupted_run_goes_on(cohort, tmp_path, monkeypatch):
+    arguments = [
+        "gwas", cohort / "genotypes.zarr", "--pheno", cohort / "phenotypes.tsv", "--out", tmp_path / "o",
+    ]  # fmt: skip
+    real = dasklmm.gwas
+
+    def cut(*given, progress, **options):
+        def watch(stage, done, total):
+            progress(stage, done, total)
+            if stage == "test":
+                raise KeyboardInterrupt
+
+        return real(*given, progress=watch, **options)
+
+    monkeypatch.setattr(dasklmm, "gwas", cut)
+    stopped = CliRunner().invoke(cli.main, [str(a) for a in arguments])
+    assert stopped.exit_code == 130
+    assert "interrupted; the same command goes on from here" in stopped.stderr
+    assert not (tmp_path / "o" / "results.zarr").exists()
+    again = run(*arguments).stdout
+    assert "kept from a former run: kinship 22 of 22, " in again
+    assert "complete already" not in again
+    record = json.loads((tmp_path / "o" / "run.json").read_text())
+    assert record["seconds"]
+    assert record["options"]["created"]
+
+
+def test_the_last_commands_record_is_written_where_it_is_gone(cohort, scan, tmp_path):
+    arguments = [
+        "gwas", cohort / "genotypes.zarr", "--pheno", cohort / "phenotypes.tsv", "--quiet",
+        "--covar", cohort / "covariates.tsv", "--no-intercept", "--no-loco", "--out", tmp_path / "o",
+    ]  # fmt: skip
+    first = run(*arguments)
+    assert " done in " not in first.stderr
+    assert "no intercept among the covariates" in first.stdout
+    (tmp_path / "o" / "run.json").unlink()
+    assert "complete already" in run(*arguments).stdout
+    assert "summary" in json.loads((tmp_path / "o" / "run.json").read_text())
+
+
+def results_of(**attrs):
+    null = {"contig": "1", "h_sq": 1e-6, "h_sq_standard_error": 0.1, "at_boundary": False}
+    return xr.Dataset(
+        {"neg_log10_p_value": ("variant", [9.0, 8.0]), "beta": ("variant", [1.0, 1.0])},
+        coords={
+            "variant_id": ("variant", ["a", "b"]),
+            "variant_contig": ("variant", ["17", "2"]),
+            "variant_position": ("variant", [0, 5]),
+        },
+        attrs={
+            "counts": {"samples_used": 12, "samples_in_genotypes": 12, "variants": 2, "status_ok": 2},
+            "null": [null], "n": 100, "n_covariates": 1, "intercept": True, "lambda_gc": 1.0, **attrs,
+        },
+    )  # fmt: skip
+
+
+def test_findings():
+    lines = "\n".join(cli._findings(results_of()))
+    assert "a at 17, position unknown: " in lines
+    assert "b at 2:5: " in lines
+    for absent in ("bound", "intercept", "with care"):
+        assert absent not in lines
+    null = results_of().attrs["null"][0] | {"at_boundary": True}
+    odd = "\n".join(cli._findings(results_of(null=[null], n=12, n_covariates=3, intercept=False)))
+    assert "variance ratio at a bound: h_sq is near 0; look at the profile" in odd
+    assert "no intercept among the covariates" in odd
+    assert "only 12 samples for 3 covariates" in odd
+    loco = "\n".join(cli._findings(results_of(null=[null, null | {"contig": "X"}])))
+    assert "variance ratio at a bound (contig left out: 1, X)" in loco
+
+
+def test_stages_that_alternate_share_a_line_on_a_terminal(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(cli.sys, "stderr", Terminal())
+    progress = cli._Progress()
+    for call in [
+        ("kinship", 1, 2),
+        ("kinship", 2, 2),
+        ("null model", 1, 2),
+        ("test", 4, 8),
+        ("null model", 2, 2),
+    ]:
+        progress(*call)
+    progress("test", 8, 8)
+    progress.close()
+    first, second, rest = cli.sys.stderr.getvalue().split("\n")
+    assert first.endswith("kinship [####################] 2/2\x1b[K")
+    assert second.endswith("null model 2/2   test [####################] 8/8\x1b[K")
+    assert rest == ""
+
+
+def test_cluster_of_no_workers_is_refused():
+    for n in (0, -1):
+        with pytest.raises(OptionError, match="n_workers"):
+            dasklmm.local_cluster(n_workers=n)
+
+
+def test_negative_seeds_are_refused():
+    with pytest.raises(OptionError, match="seed is -1"):
+        dasklmm.simulate(20, 30, seed=-1)
+
+
+def test_a_script_without_a_guard_is_told_so(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("import dasklmm\ndasklmm.local_cluster(n_workers=1)\n")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"dasklmm.errors.{ClusterError.__name__}: the cluster did not start")
+    assert 'if __name__ == "__main__":' in last
+    assert "a worker process came to local_cluster while it imported the script" in done.stderr
 
 
 @pytest.mark.parametrize("command", [(), ("gwas",), ("demo",), ("simulate",), ("plot",), ("info",)])

@@ -186,8 +186,8 @@ def greedy(log_p, contig, position, n, window):
     chosen = []
     for i in sorted(np.flatnonzero(~np.isnan(log_p)), key=lambda i: (-log_p[i], i)):
         near = any(
-            contig[i] == contig[j] and contig[i] and min(position[i], position[j]) > 0
-            and abs(position[i] - position[j]) <= window
+            contig[i] == contig[j] and contig[i] and (position[i] > 0) == (position[j] > 0)
+            and (position[i] <= 0 or abs(position[i] - position[j]) <= window)
             for j in chosen
         )  # fmt: skip
         if not near:

@@ -323,3 +323,20 @@ def test_summary_for_notebooks():
     assert page.row("variants tested")[1] == "40"
     assert len([cells for _, cells in page.rows if cells[0].startswith("rs")]) == 5
     assert len(html) < 8000
+
+
+@pytest.mark.parametrize(
+    ("value", "attrs", "said"),
+    [
+        (1.0, {"loco": True}, "near it"),
+        (0.95, {"loco": False}, "near it"),
+        (1.1, {}, "near it"),
+        (0.9, {"loco": False, "kinship": "rrm"}, "also stands in its own kinship"),
+        (0.9, {"loco": False, "kinship": "given"}, "may also stand in its own kinship"),
+        (0.9, {"loco": True}, "too large"),
+        (1.2, {"loco": True}, "polygenic signal"),
+        (1.2, {"loco": False}, "structure is left"),
+    ],
+)
+def test_inflation_in_words(value, attrs, said):
+    assert said in report._inflation(value, attrs)

@@ -52,15 +52,20 @@ def run_blocks(parts: Sequence[Delayed], on_done: OnDone | None = None) -> list[
 
         with _cluster_errors():
             futures = client.compute(list(parts))
-            for done, future in enumerate(as_completed(futures), 1):
-                if future.status in ("error", "cancelled"):
+            place = {future.key: i for i, future in enumerate(futures)}
+            out: list[Any] = [None] * total
+            finished_ones = as_completed(futures, with_results=True, raise_errors=False)
+            for done, (future, result) in enumerate(finished_ones, 1):
+                if future.status != "finished":
                     try:
                         future.result()  # before they are cancelled: this one's error would be lost
                     finally:
                         client.cancel(futures)
+                out[place[future.key]] = result
+                future.release()  # or the results of all blocks would pile up on the workers
                 if on_done is not None:
                     on_done(done, total)
-            return list(client.gather(futures))
+            return out
     wanted = {part.key for part in parts}
     done = 0
 

@@ -125,7 +125,8 @@ def contents(store: Path) -> dict[str, bytes]:
 def records_of(store: Path, stage: str = "") -> list[str]:
     """Records of unfinished work that are whole by their name."""
     work = Path(f"{store}.work")
-    found = (str(f.relative_to(work)) for f in work.rglob("*") if f.is_file())
+    # os.walk passes over a folder that the run removes meanwhile, where Path.rglob raises
+    found = (os.path.relpath(os.path.join(d, f), work) for d, _, names in os.walk(work) for f in names)
     return sorted(f for f in found if f.startswith(stage) and not f.endswith((".partial", "lock")))
 
 
