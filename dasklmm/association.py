@@ -521,7 +521,7 @@ class _Scan:
             mean_diagonal = float(s.sum()) / y.size if s.size == y.size else float("nan")
             rotation = _Rotation(p, _table(p, s, y, x), mean_diagonal)
         elif self.given is not None:
-            rotation = _rotation(self.given, y, x, rank)
+            rotation = _rotation(np.array(self.given), y, x, rank)
         elif isinstance(kept, Records):
             # where the Gram matrices lie: on a worker, with all of its machine's cores
             run.call(_decompose_kept, kept, i, without, y, x, rank, self.p_dtype)
@@ -550,10 +550,9 @@ class _Scan:
                 ploidy=int(self.ds.attrs.get("ploidy", 2)),
             )
             lazy_blocks = blocks.delayed_blocks(lazily)
-            parts = [lazy_blocks[j] for j in wanted]
-            if isinstance(kept, Records):
-                keep = blocks.delayed_call(_keep_block, f"keep-{self.options['test']}")
-                parts = [keep(part, kept, names[j]) for j, part in zip(wanted, parts, strict=True)]
+            keep = blocks.delayed_call(_keep_block, f"scan-{self.options['test']}")
+            where = kept if isinstance(kept, Records) else None
+            parts = [keep(lazy_blocks[j], where, names[j]) for j in wanted]
             before = self.tested + len(names) - len(wanted)
 
             def tell(done: int, total: int) -> None:
@@ -598,8 +597,9 @@ def _keep_gram(gram: Gram, kept: Records | None, name: str) -> Gram | None:
     return None
 
 
-def _keep_block(block: np.ndarray, kept: Records, name: str) -> np.ndarray:
-    kept.write(name, block)
+def _keep_block(block: np.ndarray, kept: Records | None, name: str) -> np.ndarray:
+    if kept is not None:
+        kept.write(name, block)
     return block
 
 
@@ -621,8 +621,7 @@ def _gram(kept: Records | Memory, name: str) -> Gram:
 
 def _kinship(kept: Records | Memory, without: str | None) -> np.ndarray:
     """Kinship of all contigs, or of all but one."""
-    total = _gram(kept, TOTAL)
-    return lazy_kinship.scaled(total if without is None else total - _gram(kept, without))
+    return lazy_kinship.scaled(_gram(kept, TOTAL), None if without is None else _gram(kept, without))
 
 
 @dataclass(frozen=True, eq=False)
@@ -635,11 +634,13 @@ class _Rotation:
 
 
 def _rotation(k: np.ndarray, y: np.ndarray, x: np.ndarray, rank: int) -> _Rotation:
+    """Of a kinship that is given up: its memory serves the eigenvectors."""
     if design.has_intercept(x):
         # leaves REML as it is; the plain likelihood of the score test and PVE are then GEMMA's
-        k = spectrum.double_centered(k)
-    pairs = spectrum.eigendecompose(k, rank)
-    return _Rotation(pairs.p, _table(pairs.p, pairs.s, y, x), spectrum.mean_diagonal(k))
+        k = spectrum.double_centered(k, overwrite=True)
+    mean_diagonal = spectrum.mean_diagonal(k)
+    pairs = spectrum.eigendecompose(k, rank, overwrite=True)
+    return _Rotation(pairs.p, _table(pairs.p, pairs.s, y, x), mean_diagonal)
 
 
 def _table(p: np.ndarray, s: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -658,9 +659,11 @@ def _keep_rotation(kept: Records | Memory, i: int, rotation: _Rotation, dtype: A
 def _decompose_kept(
     kept: Records, i: int, without: str | None, y: np.ndarray, x: np.ndarray, rank: int, dtype: Any
 ) -> None:
+    budget.return_free_memory()
     budget.check_eigendecomposition(y.size)
     with blocks.all_blas_threads() if y.size >= ALL_CORES_FROM else blocks.one_blas_thread():
         _keep_rotation(kept, i, _rotation(_kinship(kept, without), y, x, rank), dtype)
+    budget.return_free_memory()
 
 
 def _fit(table: np.ndarray, mean_diagonal: float, cohort: Cohort, options: dict[str, Any]) -> Null:

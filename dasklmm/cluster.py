@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import multiprocessing
 import os
 from typing import TYPE_CHECKING, Any
@@ -89,8 +90,13 @@ def local_cluster(
         "host": "127.0.0.1",
         "dashboard_address": "127.0.0.1:0",
     }
+    options = {**defaults, **options}
     with dask.config.set(WORKER_CONFIGURATION):
+        if options["processes"]:
+            # A nanny shares the nested configuration with this process, where it ends with this block: a
+            # worker that it starts anew would have lost it.
+            options.setdefault("config", copy.deepcopy(dask.config.config))
         try:
-            return LocalCluster(**{**defaults, **options})
+            return LocalCluster(**options)
         except RuntimeError as error:
             raise ClusterError(f"the cluster did not start ({error}). {_GUARD}") from error

@@ -69,7 +69,8 @@ def write_outputs(
         {
             "command": command or sys.argv,
             "versions": versions(),
-            "options": {k: v for k, v in results.attrs.items() if k != "seconds"},
+            "options": {k: v for k, v in results.attrs.items() if k not in ("seconds", "resumed")},
+            "resumed": results.attrs.get("resumed", {}),
             "summary": summary(results),
             "seconds": results.attrs.get("seconds", {}),
         },

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from scipy import optimize
 
 import dasklmm
 from dasklmm import errors
@@ -88,6 +89,60 @@ def test_scan_equals_the_steps_by_hand(cohort, tables, loco, test):
     assert [null["contig"] for null in got.attrs["null"]] == (contigs if loco else ["all"])
     assert got.attrs["counts"]["variants_in_kinship"] == M - 2
     assert got.attrs["counts"]["samples_used"] == N
+
+
+def dense_scan(y, x, k, alternatives):
+    """Estimates and likelihood-ratio tests with V = gamma K + I written out, gamma by REML of the null.
+
+    The root of the derivative of the restricted likelihood, (n - f) y'QKQy / y'Qy = tr(QK), with
+    Q = V^-1 - V^-1 X (X'V^-1 X)^-1 X'V^-1.
+    """
+    n, f = x.shape
+
+    def projection(design, gamma):
+        inverse = np.linalg.inv(gamma * k + np.eye(n))
+        vx = inverse @ design
+        return inverse - vx @ np.linalg.solve(design.T @ vx, vx.T), inverse
+
+    def slope(log_gamma):
+        q, _ = projection(x, np.exp(log_gamma))
+        return (n - f) * (y @ q @ k @ q @ y) / (y @ q @ y) - np.trace(q @ k)
+
+    gamma = np.exp(optimize.brentq(slope, -7.9, 7.9, xtol=1e-13, rtol=1e-13))
+    q, inverse = projection(x, gamma)
+    rows = []
+    for a in alternatives:
+        full = np.column_stack([x, a])
+        normal = full.T @ inverse @ full
+        beta = np.linalg.solve(normal, full.T @ inverse @ y)
+        residual = y - full @ beta
+        rss = residual @ inverse @ residual
+        sigma_sq = rss * gamma / (n - f - 1)
+        error = np.sqrt(rss / (n - f - 1) * np.linalg.inv(normal)[-1, -1])
+        rows.append([beta[-1], error, sigma_sq, n * np.log((y @ q @ y) / rss)])
+    return np.array(rows)
+
+
+def test_loco_equals_a_dense_refit_of_every_contig(cohort, tables):
+    """Leave-one-contig-out against each contig's kinship, null and tests made from nothing, to 1e-8."""
+    y, x = tables
+    got = dasklmm.gwas(cohort, y, x, precision="double")
+    design = np.column_stack([np.ones(N), x.to_numpy()])
+    g, contigs = cohort["dosage"].values, cohort["variant_contig"].values
+    filled = np.where(g < 0, np.nan, g.astype(float))
+    with np.errstate(invalid="ignore"):
+        mean = np.array([np.nan if np.isnan(v).all() else np.nanmean(v) for v in filled])
+    filled = np.where(np.isnan(filled), mean[:, None], filled)
+    ok = got["status"].values == "ok"
+    for contig in ("1", "2", "3"):
+        z, _ = standardised(g[contigs != contig])
+        here = ok & (contigs == contig)
+        want = dense_scan(y["trait"].to_numpy(), design, z.T @ z / len(z), filled[here])
+        error = got["standard_error"].values[here]
+        np.testing.assert_allclose(got["beta"].values[here] / error, want[:, 0] / want[:, 1], rtol=0, atol=1e-8)
+        np.testing.assert_allclose(error, want[:, 1], rtol=1e-8)
+        np.testing.assert_allclose(got["sigma_sq"].values[here], want[:, 2], rtol=1e-8)
+        np.testing.assert_allclose(got["chi_sq"].values[here], want[:, 3], rtol=1e-8, atol=1e-8)
 
 
 def test_single_precision_is_close_to_double(cohort, tables):

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import dask
@@ -139,17 +140,62 @@ def map_variants(
     )
 
 
+class _Reading:
+    """The task that reads a block, run inside another; what it depends on comes as values."""
+
+    def __init__(self, task: Any) -> None:
+        self.task, self.keys = task, sorted(task.dependencies, key=str)
+
+    def __call__(self, values: Sequence[Any]) -> Any:
+        return self.task(dict(zip(self.keys, values, strict=True)))
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """A block of an array, not yet read, and the keys of the graph that its reading needs."""
+
+    reading: _Reading
+    inputs: list[Delayed]
+
+
+class _Inside:
+    """A call whose first argument is read within it."""
+
+    def __init__(self, call: Callable[..., Any], label: str) -> None:
+        self.call, self.__name__ = call, label
+
+    def __call__(self, reading: _Reading, inputs: Sequence[Any], *rest: Any) -> Any:
+        return self.call(reading(inputs), *rest)
+
+
 def delayed_call(function: Callable[..., Any], label: str) -> Callable[..., Delayed]:
-    """Delayed form of a function of blocks, with its BLAS limited, named for the dashboard."""
+    """Delayed form of a function with its BLAS limited, named for the dashboard.
+
+    A `Block` as the first argument is read in the same task. Were it a task of its own, workers would read
+    blocks ahead of the sums that wait for them, and hold more than any budget knows.
+    """
     call = _BlockCall(function)
     call.__name__ = label
-    return dask.delayed(call, pure=False)
+    plain, inside = dask.delayed(call, pure=False), dask.delayed(_Inside(call, label), pure=False)
+
+    def made(first: Any, *rest: Any) -> Delayed:
+        if isinstance(first, Block):
+            return inside(first.reading, first.inputs, *rest)
+        return plain(first, *rest)
+
+    return made
 
 
-def delayed_blocks(array: da.Array) -> list[Delayed]:
-    """Blocks of an array along its first dim, reading and work fused into one task each."""
+def delayed_blocks(array: da.Array) -> list[Block]:
+    """Blocks of an array in order, to be read within the calls they are given to."""
     (fused,) = dask.optimize(array)
-    return list(fused.to_delayed(optimize_graph=False)[:, 0])
+    graph, layer = fused.__dask_graph__(), fused.__dask_layers__()[0]
+    low = graph.to_dict()
+    found = []
+    for block_key in dask.core.flatten(fused.__dask_keys__()):
+        reading = _Reading(low[block_key])
+        found.append(Block(reading, [Delayed(key, graph, layer=layer) for key in reading.keys]))
+    return found
 
 
 def tree_sum(parts: Sequence[Delayed], label: str, fan_in: int = 4) -> Delayed:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +18,10 @@ from dasklmm.numerics.scan import TILE_VARIANTS
 # Bytes a task reads. Larger blocks amortise Dask's millisecond a task, smaller ones balance the load.
 TASK_BYTES = 64 * 1024**2
 
-# A worker with the libraries loaded, before any data (measured: 190 to 230 MB); and the share of a
-# worker's limit that is used: its own memory manager pauses it at 80 %.
-BASE_BYTES = 230 * 10**6
+# A worker before any data: 200 MB with the libraries loaded, and up to 60 MB of holes that blocks which came
+# and went leave in its heap (measured over 1,000 blocks). And the share of a worker's limit that is used: its
+# own memory manager pauses it at 80 %.
+BASE_BYTES = 260 * 10**6
 USABLE = 0.8
 
 # P that does not fit is read in pieces of this size.
@@ -89,6 +92,16 @@ class Room:
         return cls(min(limits, default=available_memory()), threads)
 
 
+def return_free_memory() -> None:
+    """Give back to the system what this process has freed, between stages of different shapes.
+
+    The C library keeps it otherwise, and large matrices do not fit the holes that small blocks left
+    (measured: 90 MB of a worker of 500 MB). Does nothing where the library has no such call.
+    """
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def process_bytes() -> int:
     """Bytes that this process holds now."""
     return int(psutil.Process().memory_info().rss)
@@ -132,11 +145,12 @@ class Shape:
     def kinship_bytes(self, rows: int) -> int:
         """Bytes of one task that adds `rows` variants to a Gram matrix.
 
-        The block, a standardised tile with its selection, the product, the sums before and after, and one
+        The block, a standardised tile with its selection, its product, the sums before and after, and one
         that waits for the end.
         """
         tile = min(rows, GRAM_TILE) * self.samples * (3 * self.working_bytes + self.genotype_bytes)
-        return rows * self.file_samples * self.genotype_bytes + tile + 5 * 8 * self.samples**2
+        matrices = (3 * 8 + self.working_bytes) * self.samples**2
+        return rows * self.file_samples * self.genotype_bytes + tile + matrices
 
     def fitting_rows(self, room: Room, kinship: bool) -> tuple[int, bool]:
         """Variants of a task that the processes have room for, and whether P is streamed.
@@ -158,7 +172,7 @@ class Shape:
         if needed(rows) > free:
             raise MemoryBudgetError(
                 f"a task of {rows} variants needs {needed(rows) / 1e6:,.0f} MB for {self.samples:,} samples and "
-                f"{self.eigen:,} eigenvectors, and a process has {free / 1e6:,.0f} MB of its "
+                f"{self.eigen:,} eigenvectors, and a process has {max(free, 0) / 1e6:,.0f} MB of its "
                 f"{room.limit / 1e6:,.0f} MB for it ({room.threads} threads). Give workers more memory or fewer "
                 "threads"
                 + (", or find the leading pairs alone: rank= with truncated=True." if kinship else ".")

@@ -63,8 +63,7 @@ def gram_matrix(
 def _gram(
     block: np.ndarray, method: Method, dtype: Any, samples: np.ndarray | None, before: Gram | None
 ) -> Gram:
-    added = gram(block, method, dtype, samples)
-    return added if before is None else before + added
+    return gram(block, method, dtype, samples, before)
 
 
 def kinship(ds: xr.Dataset, method: Method = "rrm", *, precision: str = "double") -> xr.DataArray:
@@ -110,11 +109,14 @@ def kinship(ds: xr.Dataset, method: Method = "rrm", *, precision: str = "double"
     )
 
 
-def scaled(total: Gram) -> np.ndarray:
-    """K = Z Z^T / m of a Gram matrix; KinshipError where no variant was left."""
+def scaled(total: Gram, without: Gram | None = None) -> np.ndarray:
+    """K = Z Z^T / m of a Gram matrix, less some variants; KinshipError where no variant was left."""
+    if without is not None:
+        total = total - without
     if total.n_variants == 0:
         raise KinshipError(
             "no variant varies among the samples, so there is no kinship. Check that the genotypes and the "
             "samples belong together."
         )
-    return total.matrix / total.n_variants
+    # in place where the matrix is this function's own
+    return np.divide(total.matrix, total.n_variants, out=None if without is None else total.matrix)

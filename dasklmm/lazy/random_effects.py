@@ -41,11 +41,11 @@ def decompose(z: Any, max_condition_number: float, complexity_bound: int) -> Spe
         return spectrum.factor_spectrum(z, max_condition_number)
     if n <= m:
         columns = z.rechunk({0: -1, 1: budget.rows_per_task(8 * n, 1, m)})
-        gram = _sum_of_products(columns.to_delayed().ravel(), transpose=False)
+        gram = _sum_of_products(columns, transpose=False)
         budget.check_eigendecomposition(n)
         return spectrum.eigendecompose(gram.compute())
     rows = z.rechunk({0: budget.rows_per_task(8 * m, 1, n), 1: -1})
-    gram = _sum_of_products(rows.to_delayed().ravel(), transpose=True)
+    gram = _sum_of_products(rows, transpose=True)
     budget.check_eigendecomposition(m)
     v, s, pairs = spectrum.gram_pairs(gram.compute(), max_condition_number)
     p = _left_vectors(rows, v, s)
@@ -61,9 +61,9 @@ def _left_block(z: np.ndarray, *, v: np.ndarray, s: np.ndarray) -> np.ndarray:
     return spectrum.left_vectors(z, v, s).T
 
 
-def _sum_of_products(parts: Any, transpose: bool) -> Any:
+def _sum_of_products(array: da.Array, transpose: bool) -> Any:
     call = blocks.delayed_call(_product, "gram")
-    return blocks.tree_sum([call(part, transpose) for part in parts], "gram-sum")
+    return blocks.tree_sum([call(part, transpose) for part in blocks.delayed_blocks(array)], "gram-sum")
 
 
 def _product(block: np.ndarray, transpose: bool) -> np.ndarray:

@@ -378,8 +378,9 @@ def gram(
     method: Method,
     dtype: DTypeLike = np.float32,
     samples: Samples = None,
+    before: Gram | None = None,
 ) -> Gram:
-    """Z^T Z over the variants of a block, Z as `standardise` makes it.
+    """Z^T Z over the variants of a block, Z as `standardise` makes it, added to that of others.
 
     Parameters
     ----------
@@ -390,6 +391,8 @@ def gram(
         Of the products inside a tile of 2,048 variants; sums over tiles are float64.
     samples : ndarray of int, optional
         Columns to use, in this order. Default: all.
+    before : Gram, optional
+        Of other variants; left as it is.
 
     Returns
     -------
@@ -399,15 +402,21 @@ def gram(
     ------
     OptionError
         `method` is unknown.
+    ShapeError
+        `before` is of another number of samples.
 
     Notes
     -----
     Cost sample^2 variant flop (one triangle by SYRK); memory two matrices (sample, sample) beside
-    the block and one tile of Z.
+    the block, one tile of Z and `before`.
     """
     block = _checked(block)
     n = _n_columns(block, samples)
     total, n_variants = np.zeros((n, n)), 0
+    if before is not None:
+        Gram(total, 0)._check(before)
+        total += before.matrix
+        n_variants = before.n_variants
     for start in range(0, block.shape[0], GRAM_TILE):
         z, kept = standardise(block[start : start + GRAM_TILE], method, dtype, samples)
         # NumPy sees z.T @ z as a rank-k update and mirrors one triangle, which makes it symmetric.

@@ -88,9 +88,6 @@ def test_two_gigabytes_on_two_small_workers(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from /proc")
-@pytest.mark.xfail(
-    reason="blocks are read ahead of the sums of the kinship, up to 100 MB more than projected"
-)
 def test_peak_below_the_projection(tmp_path):
     """Fault 11: the peak is at most what the budget projects."""
     _, peaks, projected = scanned(1000, 400_000, tmp_path / "r.zarr")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -43,6 +46,24 @@ def test_workers_have_their_environment(client):
         return {k: os.environ.get(k) for k in WORKER_ENVIRONMENT}
 
     assert all(seen == WORKER_ENVIRONMENT for seen in client.run(environment).values())
+
+
+def test_a_worker_started_anew_keeps_its_settings():
+    """A worker that its nanny restarts does not pause, as those of the start."""
+
+    def settings(dask_worker):
+        import os
+
+        return os.getpid(), dask_worker.memory_manager.memory_pause_fraction
+
+    with dasklmm.local_cluster(n_workers=1, memory_limit="1GB") as cluster, cluster.get_client() as client:
+        [(first, pause)] = client.run(settings).values()
+        os.kill(first, signal.SIGKILL)
+        again = client.submit(os.getpid).result(timeout=60)
+        [(second, pause_again)] = client.run(settings).values()
+    assert again == second != first
+    assert pause is False
+    assert pause_again is False
 
 
 @pytest.mark.parametrize("stored", [False, True])
