@@ -382,6 +382,82 @@ def demo(out: Path, samples: int, variants: int, seed: int, workers: int) -> Non
 
 
 @main.command()
+@click.argument("genotypes")
+@click.option(
+    "--method",
+    type=click.Choice(["rrm", "grm", "centered"]),
+    default="rrm",
+    show_default=True,
+    help="rrm: realized relationship matrix; grm: GCTA's; centered: GEMMA's -gk 1.",
+)
+@click.option(
+    "--samples", metavar="FILE", help="A table, such as that of the phenotypes: only its samples are used."
+)
+@click.option(
+    "--rank",
+    type=click.IntRange(min=1),
+    help="Find this many leading eigenpairs instead, without forming the kinship.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["single", "double"]),
+    default="double",
+    show_default=True,
+    help="Precision of the products of genotypes.",
+)
+@_scheduler_options
+@click.option("--out", required=True, metavar="PATH", help="Where it is kept, as a Zarr group: a path or URL.")
+@click.option("--overwrite", is_flag=True, help="Replace the kinship that PATH holds.")
+def kinship(
+    genotypes: str,
+    method: str,
+    samples: str | None,
+    rank: int | None,
+    precision: str,
+    workers: int | None,
+    scheduler: str | None,
+    out: str,
+    overwrite: bool,
+) -> None:
+    """Compute the kinship of GENOTYPES, or its leading eigenpairs, once for many scans.
+
+    \b
+    Example:
+    dasklmm kinship cohort.bed --out cohort.kinship.zarr
+    dasklmm gwas cohort.bed --kinship cohort.kinship.zarr --no-loco --out height
+    """
+    import numpy as np
+
+    import dasklmm
+    from dasklmm.store.arrays import write_kinship
+    from dasklmm.store.records import vacant
+
+    ds = dasklmm.open_genotypes(genotypes)
+    if samples is not None:
+        wanted = dasklmm.read_table(samples).index.to_numpy(dtype=str)
+        kept = np.isin(ds["sample_id"].values, wanted)
+        if not kept.any():
+            raise click.ClickException(
+                f"none of the {wanted.size:,} samples of {samples!r} is among the {kept.size:,} of the genotypes. "
+                "Check that both use the same ids."
+            )
+        ds = ds.isel(sample=kept)
+    size = f"{ds.sizes['sample']:,} samples, {ds.sizes['variant']:,} variants"
+    with _client(workers, scheduler):
+        if rank is None:
+            vacant(out, overwrite)  # before any work
+            write_kinship(dasklmm.kinship(ds, method, precision=precision), out, overwrite=overwrite)
+            click.echo(f"{method} kinship of {size}: {out}")
+        else:
+            pairs = dasklmm.eigendecompose(
+                ds, rank, method=method, precision=precision, store=out, overwrite=overwrite
+            )
+            worst = float((pairs["residual"] / pairs["s"][0]).max())
+            click.echo(f"{rank} leading eigenpairs of the {method} kinship of {size}: {out}")
+            click.echo(f"largest residual {worst:.1e} of the largest eigenvalue")
+
+
+@main.command()
 @click.argument("results", type=click.Path(exists=True, path_type=Path))
 @click.option(
     "--out",

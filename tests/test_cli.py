@@ -298,3 +298,30 @@ def test_mouse(mouse_prefix, tmp_path):
     run("gwas", mouse_prefix, "--no-loco", "--out", tmp_path / "m")
     results = open_results(tmp_path / "m" / "results.zarr")
     assert results.attrs["null"][0]["h_sq"] == pytest.approx(0.596629, abs=1e-5)
+
+
+@pytest.mark.parametrize("rank", [None, 20])
+def test_kinship_once_for_many_scans(cohort, tmp_path, rank):
+    """A kept kinship, or its leading pairs, gives what gwas finds when it makes them itself."""
+    genotypes, table = cohort / "genotypes.zarr", cohort / "phenotypes.tsv"
+    place, options = tmp_path / "k.zarr", [] if rank is None else ["--rank", rank]
+    said = run("kinship", genotypes, "--samples", table, "--out", place, *options).stdout
+    assert str(place) in said
+    assert ("20 leading eigenpairs" in said) == (rank is not None)
+    scan = ["gwas", genotypes, "--pheno", table, "--no-loco", "--precision", "double"]
+    run(*scan, "--kinship", place, "--out", tmp_path / "kept")
+    run(*scan, *options, "--out", tmp_path / "own")
+    kept, own = (open_results(tmp_path / name / "results.zarr") for name in ("kept", "own"))
+    tolerance = 1e-7 if rank is None else 1e-4
+    np.testing.assert_allclose(kept["neg_log10_p_value"], own["neg_log10_p_value"], atol=tolerance, rtol=0)
+    again = run("kinship", genotypes, "--out", place, expect=1)
+    assert "exists already" in again.stderr or "differs in" in again.stderr
+
+
+def test_kinship_of_samples_that_are_not_there(cohort, tmp_path):
+    table = tmp_path / "other.tsv"
+    table.write_text("sample_id\ty\nnobody\t1\n")
+    done = run(
+        "kinship", cohort / "genotypes.zarr", "--samples", table, "--out", tmp_path / "k.zarr", expect=1
+    )
+    assert "none of the 1 samples" in done.stderr
