@@ -6,7 +6,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dasklmm.association import gwas
+    from dasklmm.association import gwas, phenotype_results
+    from dasklmm.clumps import clump
     from dasklmm.cluster import local_cluster
     from dasklmm.datasets import simulate
     from dasklmm.lazy.eigen import eigendecompose
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from dasklmm.model import LinearMixedModel, linear_mixed_model, linear_mixed_regression_rows
     from dasklmm.readers.genotypes import open_genotypes
     from dasklmm.readers.tables import read_table
+    from dasklmm.store.results import open_results
 
 __version__ = "0.1.0"
 
@@ -22,6 +24,7 @@ __version__ = "0.1.0"
 # command line answers --help without importing Dask.
 _HOMES = {
     "LinearMixedModel": "model",
+    "clump": "clumps",
     "eigendecompose": "lazy.eigen",
     "gwas": "association",
     "kinship": "lazy.kinship",
@@ -29,6 +32,8 @@ _HOMES = {
     "linear_mixed_regression_rows": "model",
     "local_cluster": "cluster",
     "open_genotypes": "readers.genotypes",
+    "open_results": "store.results",
+    "phenotype_results": "association",
     "project": "lazy.project",
     "read_table": "readers.tables",
     "simulate": "datasets",
@@ -36,6 +41,7 @@ _HOMES = {
 
 __all__ = [
     "LinearMixedModel",
+    "clump",
     "eigendecompose",
     "gwas",
     "kinship",
@@ -43,6 +49,8 @@ __all__ = [
     "linear_mixed_regression_rows",
     "local_cluster",
     "open_genotypes",
+    "open_results",
+    "phenotype_results",
     "project",
     "read_table",
     "simulate",

@@ -2,43 +2,33 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import logging
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import dask.array as da
 import numpy as np
 import xarray as xr
 
-import dasklmm
 from dasklmm import schema
-from dasklmm.cohort import Cohort, contig_ranges, join
+from dasklmm.cohort import Cohort, contig_ranges, join_each
 from dasklmm.errors import (
     KinshipError,
     LocoError,
     MemoryBudgetError,
     OptionError,
+    PhenotypeError,
     SampleError,
     StoreError,
 )
-from dasklmm.lazy import associate, blocks, budget, run
+from dasklmm.lazy import associate, budget, run
 from dasklmm.lazy import kinship as lazy_kinship
-from dasklmm.lazy.eigen import genotype_stamp, leading_pairs
-from dasklmm.numerics import alternatives, design, reml, spectrum
-from dasklmm.numerics.genotypes import Gram
-from dasklmm.numerics.records import STATUS_LABELS, NullFit, RotatedData
-from dasklmm.numerics.tails import lambda_gc
-from dasklmm.readers.dataset import is_readers_own
+from dasklmm.numerics import alternatives, spectrum
+from dasklmm.numerics.transforms import Transform
 from dasklmm.readers.genotypes import open_genotypes
+from dasklmm.scanning import Clock, Progress, Scan
 from dasklmm.store import arrays
-from dasklmm.store.records import Memory, Records, damaged, get, one_writer, put, remove, vacant
+from dasklmm.store.records import Memory, Records, get, one_writer, put, remove, vacant
 from dasklmm.store.results import (
     differences,
     differing,
@@ -46,44 +36,6 @@ from dasklmm.store.results import (
     open_results,
     write_results,
 )
-
-logger = logging.getLogger(__name__)
-
-Progress = Callable[[str, int, int], None]
-TOTAL = "gram/total"
-
-# Samples from which an eigendecomposition on a worker takes all cores. Below it a second thread gains little,
-# and loses tenfold where another process holds its core: OpenBLAS's threads wait by spinning.
-ALL_CORES_FROM = 2048
-
-
-@dataclass
-class Clock:
-    """Seconds of each stage, what was kept from a former run, and a word to whoever watches."""
-
-    watcher: Progress | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
-    resumed: dict[str, dict[str, int]] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Time a stage."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-
-    def tell(self, name: str, done: int, total: int) -> None:
-        """Report progress."""
-        if self.watcher is not None:
-            self.watcher(name, done, total)
-
-    def count(self, name: str, kept: int, computed: int) -> None:
-        """Count what was taken from a former run, and what was computed."""
-        counts = self.resumed.setdefault(name, {"kept": 0, "computed": 0})
-        counts["kept"] += kept
-        counts["computed"] += computed
 
 
 def gwas(
@@ -100,7 +52,8 @@ def gwas(
     precision: str = "single",
     store: str | Path | None = None,
     resume: bool = True,
-    phenotype: str | None = None,
+    phenotype: str | Sequence[str] | None = None,
+    transform: Transform | None = None,
     intercept: bool = True,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -111,10 +64,12 @@ def gwas(
     ----------
     genotypes : path, URL, Dataset of `open_genotypes`, or its dosage as a DataArray
     phenotypes : DataFrame or Series indexed by sample id, DataArray (sample), or path of a table
-        One column, or several of which `phenotype` names one (of a .fam, the sixth column serves where none
-        is named). Samples without a value are left out.
+        One column or several. Each phenotype is analysed over the samples that have it, as if it were the
+        only one; those of the same samples share the kinship and its decomposition, and all share one reading
+        of the genotypes for the tests.
     covariates : DataFrame indexed by sample id, DataArray (sample, covariate), or path, optional
-        Numeric columns. Samples with a missing value are left out.
+        Numbers, or categories (text, Categorical, truth values), which become 0/1 columns for every level but
+        the first. Samples with a missing value are left out.
     kinship : {"rrm", "grm", "centered"}, DataArray (sample_0, sample_1), Dataset of `eigendecompose`, or path
         Computed over the analysed samples, or given with sample ids. A path holds a kinship, or a
         decomposition kept by ``eigendecompose(store=…)``, which must be of the analysed samples.
@@ -139,8 +94,11 @@ def gwas(
     resume : bool
         Take up finished work of the same inputs and options; results that are complete are opened instead of
         computed anew. False refuses a store that holds any.
-    phenotype : str, optional
-        The column of `phenotypes` to analyse.
+    phenotype : str or sequence of str, optional
+        The column, or columns, of `phenotypes` to analyse. Default: all (of a .fam, the sixth column).
+    transform : {None, "inverse_normal", "standardise"}
+        Of each phenotype over its analysed samples: the rank-based inverse normal transformation, or mean 0
+        and standard deviation 1.
     intercept : bool
         Put a column of ones before the covariates.
     overwrite : bool
@@ -149,12 +107,14 @@ def gwas(
 
     Returns
     -------
-    Dataset (variant)
+    Dataset (variant), or (variant, phenotype) of several phenotypes
         n, effect_allele_frequency, beta, standard_error (per copy of the effect allele, in units of the
         phenotype), sigma_sq, chi_sq, p_value, neg_log10_p_value, status; coordinates of the variants;
         attributes with the null model of each contig, options, counts and versions. A null at a bound of
         the variance ratio is flagged there (at_boundary), and does not end the run. `resumed` counts what was
-        taken from a former run and what was computed.
+        taken from a former run and what was computed. Of several phenotypes, attrs["phenotypes"] holds what
+        belongs to each; :func:`phenotype_results` gives one as if it were the only one. A phenotype that
+        cannot be analysed has its reason there, status "no_null_model", and does not end the run.
 
     Raises
     ------
@@ -174,41 +134,52 @@ def gwas(
     ds = genotypes.to_dataset(name="dosage") if isinstance(genotypes, xr.DataArray) else genotypes
     ds = ds if isinstance(ds, xr.Dataset) else open_genotypes(ds)
     store = None if store is None else str(store).removeprefix("file://").rstrip("/")
-    cohort = join(ds, phenotypes, covariates, phenotype=phenotype, intercept=intercept)
-    spectrum.check_rank(rank, cohort.y.size)
+    cohorts = join_each(
+        ds, phenotypes, covariates, phenotype=phenotype, intercept=intercept, transform=transform
+    )
+    first = [group[0] for group in cohorts.groups]
+    for cohort in first:
+        spectrum.check_rank(rank, cohort.y.size)
+    largest = max(cohort.y.size for cohort in first)
     contigs = contig_ranges(ds, loco)
-    given = None if _is_method(kinship) else _given(kinship, cohort)
+    given = None
+    if not _is_method(kinship):
+        opened = arrays.open_kinship_or_spectrum(kinship) if isinstance(kinship, (str, Path)) else kinship
+        given = [_given(opened, cohort) for cohort in first]
     if store is None and given is None and not truncated and len(contigs) > 1:
-        budget.check_gram_matrices(cohort.y.size, len(contigs))
+        budget.check_gram_matrices(largest, len(contigs) * len(first))
     if truncated and (given is not None or rank is None):
         raise OptionError(
             "truncated=True finds the leading pairs of a kinship that is computed here: give rank, and one of "
             f"{', '.join(lazy_kinship.METHODS)} as kinship."
         )
-    if not truncated and not isinstance(given, xr.Dataset):
-        budget.check_eigendecomposition(cohort.y.size)
+    if not truncated and not (given and all(isinstance(pairs, xr.Dataset) for pairs in given)):
+        budget.check_eigendecomposition(largest)
     rows = schema.as_rows(ds["dosage"], "dosage", (schema.VARIANT, schema.SAMPLE), None).data
+    budget.check_results(rows.shape[0], len(cohorts.names), len(associate.SCAN_COLUMNS) + 1)
     options: dict[str, Any] = {
-        "phenotype": cohort.phenotype,
         "test": test,
         "variance_ratio": variance_ratio,
         "kinship": kinship if given is None else "given",
         "loco": loco,
         "precision": precision,
-        "intercept": bool(design.has_intercept(cohort.x)),
-        "covariates": cohort.covariates,
-        "n": int(cohort.y.size),
-        "n_covariates": int(cohort.x.shape[1]),
-        "rank": given.sizes["eigen"] if isinstance(given, xr.Dataset) else int(rank or cohort.y.size),
         "truncated": truncated,
+        "transform": transform or "none",
     }
+    ranks = [
+        pairs.sizes["eigen"] if isinstance(pairs, xr.Dataset) else int(rank or cohort.y.size)
+        for cohort, pairs in zip(first, given or [None] * len(first), strict=True)
+    ]
+    low_rank = any(r < cohort.y.size for r, cohort in zip(ranks, first, strict=True))
     shape = budget.Shape(
         rows.shape[1],
-        cohort.y.size,
-        options["rank"],
-        cohort.x.shape[1],
+        largest,
+        max(ranks),
+        max(cohort.x.shape[1] for cohort in first),
         rows.dtype.itemsize,
-        8 if options["rank"] < cohort.y.size else np.dtype(dtype).itemsize,
+        8 if low_rank else np.dtype(dtype).itemsize,
+        len(cohorts.names),
+        len(first),
     )
     room = budget.Room.of(run.active_client())
     most, streamed = shape.fitting_rows(room, kinship=given is None and not truncated)
@@ -218,8 +189,19 @@ def gwas(
             "they must be read piece by piece from a store. Give store= (a path that all workers see, or a URL)."
         )
     rows = schema.blocks_of_at_most(rows, most)
-    clock = Clock(progress)
-    scan = _Scan(ds, rows, cohort, contigs, given, options, dtype, streamed, clock)
+    scan = Scan(
+        ds,
+        rows,
+        cohorts,
+        contigs,
+        given,
+        options,
+        ranks,
+        dtype,
+        streamed,
+        shape.groups_per_read(room, most),
+        Clock(progress),
+    )
     if store is None:
         return scan.run(Memory())
 
@@ -317,10 +299,42 @@ def _is_method(kinship: Any) -> bool:
     return isinstance(kinship, str) and kinship in lazy_kinship.METHODS
 
 
+def phenotype_results(results: xr.Dataset, phenotype: str) -> xr.Dataset:
+    """Results of one phenotype of several, as if it had been analysed alone.
+
+    Parameters
+    ----------
+    results : Dataset (variant, phenotype)
+        From :func:`gwas` or `open_results`.
+    phenotype : str
+
+    Returns
+    -------
+    Dataset (variant)
+
+    Raises
+    ------
+    PhenotypeError
+        There is no such phenotype.
+    """
+    if schema.PHENOTYPE not in results.dims:
+        names = [results.attrs.get("phenotype")]
+    else:
+        names = list(results["phenotype"].values)
+    if phenotype not in names:
+        raise PhenotypeError(
+            f"there is no phenotype {phenotype!r} in the results; they are of {', '.join(map(str, names))}."
+        )
+    if schema.PHENOTYPE not in results.dims:
+        return results
+    one = results.isel({schema.PHENOTYPE: names.index(phenotype)}).drop_vars("phenotype")
+    attrs = {k: v for k, v in results.attrs.items() if k not in ("phenotype", "phenotypes")}
+    one.attrs = {**attrs, "phenotype": phenotype, **results.attrs["phenotypes"][phenotype]}
+    return one
+
+
 def _given(kinship: Any, cohort: Cohort) -> np.ndarray | xr.Dataset:
     """A kinship of the analysed samples, or the eigenpairs of one, in their order."""
-    if isinstance(kinship, (str, Path)):
-        kinship = arrays.open_kinship_or_spectrum(kinship)
     if isinstance(kinship, xr.Dataset):
         return _given_spectrum(kinship, cohort)
     if not isinstance(kinship, xr.DataArray):
@@ -356,348 +370,3 @@ def _given_spectrum(pairs: xr.Dataset, cohort: Cohort) -> xr.Dataset:
             "the kinship of the analysed samples, or give the kinship."
         )
     return pairs.isel(sample=schema.positions(cohort.sample_id, ids, "the decomposition"))
-
-
-@dataclass(frozen=True, eq=False)
-class Null:
-    """Null model of one group of variants: its fit, the fit that the test uses (ML for score), and the test."""
-
-    data: RotatedData
-    fit: NullFit
-    tested: NullFit
-    pve: float
-    test: alternatives.AlternativeTest
-
-    def summary(self) -> dict[str, Any]:
-        """What is kept of it with the results."""
-        fit = self.fit
-        return {
-            "h_sq": fit.h_sq,
-            "h_sq_standard_error": fit.h_sq_standard_error,
-            "pve": self.pve,
-            "log_gamma": fit.log_gamma,
-            "gamma": fit.gamma,
-            "sigma_sq": fit.sigma_sq,
-            "tau_sq": fit.tau_sq,
-            "beta": [float(b) for b in fit.beta],
-            "log_likelihood": fit.log_likelihood,
-            "n": self.data.n,
-            "rank": self.data.r,
-            "log_gamma_tested": self.tested.log_gamma,
-            "at_boundary": fit.at_boundary or self.tested.at_boundary,
-        }
-
-
-class _Scan:
-    """One run: what it reads, and the steps that leave their work in records."""
-
-    def __init__(
-        self,
-        ds: xr.Dataset,
-        rows: da.Array,
-        cohort: Cohort,
-        contigs: dict[str, np.ndarray],
-        given: np.ndarray | xr.Dataset | None,
-        options: dict[str, Any],
-        dtype: Any,
-        streamed: bool,
-        clock: Clock,
-    ) -> None:
-        self.ds, self.rows, self.cohort, self.contigs = ds, rows, cohort, contigs
-        self.given, self.options, self.dtype, self.clock = given, options, dtype, clock
-        # a low-rank inner product is a difference of large terms; float32 would lose 1e-3 of log10 p where
-        # one eigenvalue is thousands of times the rest
-        self.p_dtype = np.float64 if options["rank"] < cohort.y.size else dtype
-        self.streamed = streamed
-        self.slices = [schema.take(rows, index) for index in contigs.values()]
-        self.tested, self.to_test = 0, sum(part.numblocks[0] for part in self.slices)
-        self.variants_in_kinship = 0
-        self._content_digest: str | None = None
-        self._given_digest = None
-        if given is not None:
-            values = [given[v].values for v in "ps"] if isinstance(given, xr.Dataset) else [given]
-            self._given_digest = fingerprint(*values)
-
-    def inputs(self) -> dict[str, Any]:
-        """Every input and option by name, as a value or a digest; equal ones give equal results."""
-        known = [np.asarray(self.ds[n].values) for n in schema.VARIANT_COORDS if n in self.ds.variables]
-        cohort = self.cohort
-        return {
-            **self.options,
-            "genotypes": fingerprint(
-                np.asarray(self.ds["sample_id"].values),
-                *known,
-                {str(k): v for k, v in self.ds.sizes.items()},
-                str(self.ds["dosage"].dtype),
-                self._content(),
-            ),
-            "blocks": fingerprint([list(part.chunks[0]) for part in self.slices]),
-            "samples": fingerprint(cohort.sample_id),
-            "phenotype values": fingerprint(cohort.y),
-            "covariate values": fingerprint(cohort.x),
-            "kinship values": self._given_digest,
-            "version": dasklmm.__version__,
-        }
-
-    def _content(self) -> str:
-        """Digest of the genotypes; what had to be read for it is read once."""
-        if not is_readers_own(self.ds["dosage"].data) and self._content_digest is not None:
-            return self._content_digest
-        self._content_digest = genotype_stamp(self.ds)
-        return self._content_digest
-
-    def run(self, kept: Records | Memory) -> xr.Dataset:
-        """All steps; what `kept` holds already is not computed again."""
-        if self.given is None and not self.options["truncated"]:
-            with self.clock.stage("kinship"):
-                self._grams(kept)
-        nulls = []
-        columns = np.empty((self.rows.shape[0], len(associate.SCAN_COLUMNS) + 1))
-        for i, (contig, index) in enumerate(self.contigs.items()):
-            with self.clock.stage("null model"):
-                null = self._null(kept, i)
-            self.clock.tell("null model", i + 1, len(self.contigs))
-            nulls.append({"contig": contig, **null.summary()})
-            with self.clock.stage("test"):
-                columns[index] = self._test(kept, i, null)
-        return self._results(columns, nulls)
-
-    def _grams(self, kept: Records | Memory) -> None:
-        """One Gram matrix a contig, and their sum."""
-        names = [f"gram/{i:05d}" for i in range(len(self.slices))]
-        wanted = [i for i, name in enumerate(names) if kept.read(name) is None]
-        self.clock.count("kinship", len(names) - len(wanted), len(wanted))
-        method = self.options["kinship"]
-        lanes = _lanes(kept, len(names))
-        parts = [
-            lazy_kinship.gram_matrix(
-                self.slices[i], method, samples=self.cohort.columns, dtype=self.dtype, lanes=lanes
-            )
-            for i in wanted
-        ]
-        keep = blocks.delayed_call(_keep_gram, "kinship-keep")
-        where = kept if isinstance(kept, Records) else None
-        tasks = [keep(part, where, names[i]) for i, part in zip(wanted, parts, strict=True)]
-        grams = run.run_blocks(tasks, functools.partial(self.clock.tell, "kinship"))
-        for i, gram in zip(wanted, grams, strict=True):
-            if gram is not None:
-                kept.write(names[i], gram.matrix, n_variants=gram.n_variants)
-        if kept.read(TOTAL) is None:
-            total = _gram(kept, names[0])
-            for name in names[1:]:
-                total = total + _gram(kept, name)
-            kept.write(TOTAL, total.matrix, n_variants=total.n_variants)
-        self.variants_in_kinship = _gram(kept, TOTAL).n_variants
-
-    def _null(self, kept: Records | Memory, i: int) -> Null:
-        """Null model of the group i; its rotation is left in `kept` if it is needed."""
-        needed = any(kept.read(name) is None for name in self._tests(i))
-        found = kept.read(f"null/{i:05d}")
-        if found is None or (needed and not _has_rotation(kept, i)):
-            self._decompose(kept, i)
-            found = kept.read(f"null/{i:05d}")
-            self.clock.count("null model", 0, 1)
-        else:
-            self.clock.count("null model", 1, 0)
-        if found is None:
-            raise damaged(kept.path, f"null/{i:05d}")
-        table, meta = found
-        return _fit(table, meta["mean_diagonal"], self.cohort, self.options)
-
-    def _decompose(self, kept: Records | Memory, i: int) -> None:
-        """Leave the rotation of group i in `kept`."""
-        y, x, rank = self.cohort.y, self.cohort.x, self.options["rank"]
-        without = f"gram/{i:05d}" if self.options["loco"] else None
-        if self.options["truncated"]:
-            others = [part for j, part in enumerate(self.slices) if without is None or j != i]
-            pairs = leading_pairs(
-                others, rank, self.options["kinship"], samples=self.cohort.columns, dtype=self.dtype
-            )
-            self.variants_in_kinship = max(self.variants_in_kinship, pairs.n_variants)
-            rotation = _Rotation(pairs.p, _table(pairs.p, pairs.s, y, x), pairs.mean_diagonal)
-        elif isinstance(self.given, xr.Dataset):
-            p, s = np.asarray(self.given["p"].values), np.asarray(self.given["s"].values)
-            # what a truncated decomposition leaves out is not known, so neither is the kinship's trace
-            mean_diagonal = float(s.sum()) / y.size if s.size == y.size else float("nan")
-            rotation = _Rotation(p, _table(p, s, y, x), mean_diagonal)
-        elif self.given is not None:
-            rotation = _rotation(np.array(self.given), y, x, rank)
-        elif isinstance(kept, Records):
-            # where the Gram matrices lie: on a worker, with all of its machine's cores
-            run.call(_decompose_kept, kept, i, without, y, x, rank, self.p_dtype)
-            return
-        else:
-            rotation = _rotation(_kinship(kept, without), y, x, rank)
-        _keep_rotation(kept, i, rotation, self.p_dtype)
-
-    def _tests(self, i: int) -> list[str]:
-        return [f"test/{i:05d}/{j:06d}" for j in range(self.slices[i].numblocks[0])]
-
-    def _test(self, kept: Records | Memory, i: int, null: Null) -> np.ndarray:
-        """Tests of the variants of group i, (variant, column)."""
-        names = self._tests(i)
-        found = [kept.read(name) for name in names]
-        wanted = [j for j, block in enumerate(found) if block is None]
-        self.clock.count("test", len(names) - len(wanted), len(wanted))
-        out = [None if block is None else block[0] for block in found]
-        if wanted:
-            lazily = associate.scan(
-                null.test,
-                _operand(kept, i, self.streamed),
-                self.slices[i],
-                samples=self.cohort.columns,
-                intercept=self.options["intercept"],
-                ploidy=int(self.ds.attrs.get("ploidy", 2)),
-            )
-            lazy_blocks = blocks.delayed_blocks(lazily)
-            keep = blocks.delayed_call(_keep_block, f"scan-{self.options['test']}")
-            where = kept if isinstance(kept, Records) else None
-            parts = [keep(lazy_blocks[j], where, names[j]) for j in wanted]
-            before = self.tested + len(names) - len(wanted)
-
-            def tell(done: int, total: int) -> None:
-                self.clock.tell("test", before + done, self.to_test)
-
-            for j, block in zip(wanted, run.run_blocks(parts, tell), strict=True):
-                out[j] = block
-        self.tested += len(names)
-        kept.drop(f"p/{i:05d}")
-        return np.concatenate([block for block in out if block is not None])
-
-    def _results(self, columns: np.ndarray, nulls: list[dict[str, Any]]) -> xr.Dataset:
-        coords = {n: self.ds[n] for n in schema.VARIANT_COORDS if n in self.ds.variables}
-        out = associate.dataset(columns, associate.SCAN_COLUMNS, coords)
-        codes = columns[:, -1].astype(np.int64)
-        counts = dict(self.cohort.counts, variants=int(codes.size))
-        if self.given is None:
-            counts["variants_in_kinship"] = self.variants_in_kinship
-        for code, label in enumerate(STATUS_LABELS):
-            if (codes == code).any():
-                counts[f"status_{label}"] = int((codes == code).sum())
-        out.attrs = {
-            **self.options,
-            "lambda_gc": lambda_gc(out["neg_log10_p_value"].values),
-            "dasklmm_version": dasklmm.__version__,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "counts": counts,
-            "null": nulls,
-            "seconds": {k: round(v, 3) for k, v in self.clock.seconds.items()},
-            "resumed": self.clock.resumed,
-        }
-        return out
-
-
-# what tasks do -----------------------------------------------------------------------------------
-
-
-def _keep_gram(gram: Gram, kept: Records | None, name: str) -> Gram | None:
-    if kept is None:
-        return gram
-    kept.write(name, gram.matrix, n_variants=gram.n_variants)
-    return None
-
-
-def _keep_block(block: np.ndarray, kept: Records | None, name: str) -> np.ndarray:
-    if kept is not None:
-        kept.write(name, block)
-    return block
-
-
-def _lanes(kept: Records | Memory, contigs: int) -> int:
-    """Sums of a contig's blocks side by side; kept, so that a run taken up elsewhere adds in the same order."""
-    found = kept.read("gram/lanes")
-    if found is None:
-        found = np.array([-(-run.parallelism() // contigs)]), {}
-        kept.write("gram/lanes", found[0])
-    return int(found[0][0])
-
-
-def _gram(kept: Records | Memory, name: str) -> Gram:
-    found = kept.read(name)
-    if found is None:
-        raise damaged(kept.path, name)
-    return Gram(found[0], int(found[1]["n_variants"]))
-
-
-def _kinship(kept: Records | Memory, without: str | None) -> np.ndarray:
-    """Kinship of all contigs, or of all but one."""
-    return lazy_kinship.scaled(_gram(kept, TOTAL), None if without is None else _gram(kept, without))
-
-
-@dataclass(frozen=True, eq=False)
-class _Rotation:
-    """Eigenvectors (eigen, sample), and a table (eigen, 2 + covariate) of s, Py and PX."""
-
-    p: np.ndarray
-    table: np.ndarray
-    mean_diagonal: float
-
-
-def _rotation(k: np.ndarray, y: np.ndarray, x: np.ndarray, rank: int) -> _Rotation:
-    """Of a kinship that is given up: its memory serves the eigenvectors."""
-    if design.has_intercept(x):
-        # leaves REML as it is; the plain likelihood of the score test and PVE are then GEMMA's
-        k = spectrum.double_centered(k, overwrite=True)
-    mean_diagonal = spectrum.mean_diagonal(k)
-    pairs = spectrum.eigendecompose(k, rank, overwrite=True)
-    return _Rotation(pairs.p, _table(pairs.p, pairs.s, y, x), mean_diagonal)
-
-
-def _table(p: np.ndarray, s: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    return np.column_stack([s, p @ y, p @ x])
-
-
-def _keep_rotation(kept: Records | Memory, i: int, rotation: _Rotation, dtype: Any) -> None:
-    p = rotation.p.astype(dtype, copy=False)
-    if isinstance(kept, Records):
-        kept.write_rows(f"p/{i:05d}", p, budget.STREAM_BYTES)
-    else:
-        kept.write(f"p/{i:05d}", p)
-    kept.write(f"null/{i:05d}", rotation.table, mean_diagonal=rotation.mean_diagonal)
-
-
-def _decompose_kept(
-    kept: Records, i: int, without: str | None, y: np.ndarray, x: np.ndarray, rank: int, dtype: Any
-) -> None:
-    budget.return_free_memory()
-    budget.check_eigendecomposition(y.size)
-    with blocks.all_blas_threads() if y.size >= ALL_CORES_FROM else blocks.one_blas_thread():
-        _keep_rotation(kept, i, _rotation(_kinship(kept, without), y, x, rank), dtype)
-    budget.return_free_memory()
-
-
-def _fit(table: np.ndarray, mean_diagonal: float, cohort: Cohort, options: dict[str, Any]) -> Null:
-    y, x, test = cohort.y, cohort.x, options["test"]
-    unrotated = (y, x) if table.shape[0] < y.size else (None, None)
-    data = design.rotated_data(table[:, 1], table[:, 2:], table[:, 0], *unrotated, cohort.covariates)
-    fit = reml.fit_null(data, on_boundary="clamp")
-    if fit.at_boundary:
-        logger.warning("the variance ratio lies at a bound: log_gamma %.3g", fit.log_gamma)
-    tested = fit
-    if test == "score":
-        tested = reml.fit_null(data, criterion="ml", on_boundary="clamp")
-        if tested.at_boundary:
-            logger.warning("the ML variance ratio lies at a bound: log_gamma %.3g", tested.log_gamma)
-    pve = reml.proportion_of_variance(fit, mean_diagonal)
-    return Null(data, fit, tested, pve, alternatives.alternative_test(data, tested.log_gamma, test))
-
-
-def _has_rotation(kept: Records | Memory, i: int) -> bool:
-    if isinstance(kept, Memory):
-        return kept.read(f"p/{i:05d}") is not None
-    rows = kept.stored_rows(f"p/{i:05d}")
-    return rows is not None and rows.whole()
-
-
-def _operand(kept: Records | Memory, i: int, streamed: bool) -> Any:
-    """P as the blocks find it: in its records, in memory for threads, or scattered over a cluster."""
-    name = f"p/{i:05d}"
-    if isinstance(kept, Records):
-        rows = kept.stored_rows(name)
-        if rows is None:
-            raise damaged(kept.path, name)
-        return rows if streamed else arrays.StoredArray(rows)
-    found = kept.read(name)
-    assert found is not None  # left by _null
-    client = run.active_client()
-    return found[0] if client is None else client.scatter(found[0], broadcast=True, hash=False)

@@ -406,7 +406,9 @@ def demo(out: Path, samples: int, variants: int, seed: int, workers: int) -> Non
     help="Precision of the products of genotypes.",
 )
 @_scheduler_options
-@click.option("--out", required=True, metavar="PATH", help="Where it is kept, as a Zarr group: a path or URL.")
+@click.option(
+    "--out", required=True, metavar="PATH", help="Where it is kept, as a Zarr group: a path or URL."
+)
 @click.option("--overwrite", is_flag=True, help="Replace the kinship that PATH holds.")
 def kinship(
     genotypes: str,

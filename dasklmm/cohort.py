@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
+from pandas.api import types
 
 from dasklmm import schema
-from dasklmm.errors import CovariateError, LocoError, NotFiniteError, PhenotypeError, SampleError
-from dasklmm.numerics import design
+from dasklmm.errors import (
+    CovariateError,
+    DaskLMMError,
+    LocoError,
+    NotFiniteError,
+    PhenotypeError,
+    SampleError,
+)
+from dasklmm.numerics import design, transforms
 from dasklmm.readers.tables import read_table
 
 logger = logging.getLogger(__name__)
 
 ALL = "all"
+
+# Sites, batches and chips are tens; beyond that a column of text is an identifier.
+MOST_LEVELS = 50
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +49,11 @@ class Cohort:
         Position of each sample among the genotypes.
     counts : dict
         What matched.
+    categories : dict of str to dict
+        Of each covariate that became 0/1 columns: "reference", the level without a column, and "levels", all
+        that occur, the reference first.
+    transform : str or None
+        How y was transformed.
     """
 
     sample_id: np.ndarray
@@ -46,6 +63,8 @@ class Cohort:
     covariates: list[str]
     columns: np.ndarray
     counts: dict[str, int]
+    categories: dict[str, dict[str, Any]] = field(default_factory=dict)
+    transform: str | None = None
 
 
 def join(
@@ -55,8 +74,24 @@ def join(
     *,
     phenotype: str | None = None,
     intercept: bool = True,
+    transform: transforms.Transform | None = None,
 ) -> Cohort:
     """Join genotypes, phenotypes and covariates by sample id, in the genotypes' order.
+
+    Parameters
+    ----------
+    ds : Dataset (variant, sample) with sample_id
+    phenotypes, covariates
+        As of :func:`dasklmm.gwas`. A covariate of text, categories or truth values becomes a 0/1 column
+        ``name[level]`` for every level among the analysed samples but the first, the reference (R's
+        treatment contrasts), with an intercept or without: first in sorted order, or in the order of a pandas
+        Categorical. Numbers stay one column, also where they stand for groups.
+    phenotype : str, optional
+    intercept : bool
+        Put a column of ones first.
+    transform : {None, "inverse_normal", "standardise"}
+        Of the analysed samples' phenotypes: rank-based inverse normal transformation (Blom; REGENIE's
+        ``--apply-rint``), or mean 0 and standard deviation 1.
 
     Raises
     ------
@@ -64,7 +99,10 @@ def join(
         Duplicate ids, or no sample in common; with counts.
     PhenotypeError, CovariateError, NotFiniteError
         Values that cannot be analysed, named.
+    OptionError
+        An unknown transform.
     """
+    transforms.check_transform(transform)
     ids = schema.sample_ids(ds)
     if ids is None:
         raise SampleError(
@@ -104,30 +142,181 @@ def join(
         )  # fmt: skip
     sample_id = ids[used]
     y = known.loc[sample_id].to_numpy(dtype=np.float64)
-    design.check_finite(y, f"phenotype {response.name!r}")
-    columns = [np.ones((y.size, 1))] if intercept else []
+    what = f"phenotype {response.name!r}"
+    design.check_finite(y, what)
+    x, names, categories = _design(None if table is None else table.loc[sample_id], y.size, intercept)
+    design.check_response(y, x, what)
+    if transform is not None:
+        y = transforms.TRANSFORMS[transform](y, what=what)
+        design.check_response(y, x, f"{what} after {transform}")
+    if not design.has_intercept(x):
+        logger.warning("no intercept: no constant lies in the span of the covariates")
+    return Cohort(
+        sample_id, y, x, str(response.name), names, np.flatnonzero(used), counts, categories, transform
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Cohorts:
+    """The cohorts of several phenotypes, each joined as if it were the only one.
+
+    Attributes
+    ----------
+    names : list of str
+        All phenotypes, in the order they were asked for.
+    groups : list of list of Cohort
+        Those that can be analysed; of the same samples and covariates in each group.
+    failed : dict of str to str
+        Why the others cannot.
+    several : bool
+        Whether results have the dim phenotype.
+    """
+
+    names: list[str]
+    groups: list[list[Cohort]]
+    failed: dict[str, str]
+    several: bool
+
+    @property
+    def all(self) -> list[Cohort]:
+        """Every cohort, group by group."""
+        return [cohort for group in self.groups for cohort in group]
+
+
+def join_each(
+    ds: xr.Dataset,
+    phenotypes: Any,
+    covariates: Any = None,
+    *,
+    phenotype: str | Sequence[str] | None = None,
+    intercept: bool = True,
+    transform: transforms.Transform | None = None,
+) -> Cohorts:
+    """Join each phenotype by sample id and group them by the samples that have it; see :func:`join`.
+
+    Parameters
+    ----------
+    phenotype : str, or sequence of str, optional
+        One column, or several. Default: all (of a .fam, the sixth column).
+
+    Raises
+    ------
+    The errors of :func:`join` for a single phenotype, or where no phenotype can be analysed. Among several
+    the others are analysed, and `failed` says why one was not.
+    """
+    transforms.check_transform(transform)
+    frame, own = _frame_of(phenotypes)
+    known = [str(name) for name in frame.columns]
+    if phenotype is None:
+        wanted = known if own is None else [own]
+    else:
+        wanted = [phenotype] if isinstance(phenotype, str) else [str(name) for name in phenotype]
+    if not wanted or len(set(wanted)) < len(wanted):
+        raise PhenotypeError(f"phenotypes are {wanted}; at least one is needed, and each name once.")
+    absent = [name for name in wanted if name not in known]
+    if absent:
+        raise PhenotypeError(
+            f"there is no phenotype {', '.join(map(repr, absent))}; the columns are {', '.join(known)}."
+        )
+    several = len(wanted) > 1 or not (phenotype is None or isinstance(phenotype, str))
+    table = _covariates(covariates)
+    joined: list[Cohort] = []
+    failed: dict[str, str] = {}
+    first: DaskLMMError | None = None
+    for name in wanted:
+        try:
+            joined.append(join(ds, frame, table, phenotype=name, intercept=intercept, transform=transform))
+        except DaskLMMError as error:
+            if not several:
+                raise
+            first = first or error
+            failed[name] = str(error)
+            logger.warning("phenotype %r is left out: %s", name, error)
+    if not joined:
+        raise PhenotypeError(
+            f"none of {len(wanted)} phenotypes can be analysed; the first: {first}"
+        ) from first
+    groups: dict[Any, list[Cohort]] = {}
+    for cohort in joined:
+        groups.setdefault((cohort.columns.tobytes(), cohort.x.tobytes()), []).append(cohort)
+    return Cohorts(wanted, list(groups.values()), failed, several)
+
+
+def _design(
+    table: pd.DataFrame | None, n: int, intercept: bool
+) -> tuple[np.ndarray, list[str], dict[str, dict[str, Any]]]:
+    """Design matrix of the analysed samples, the names of its columns, and what became of categories."""
+    columns = [np.ones(n)] if intercept else []
     names = ["intercept"] if intercept else []
-    if table is not None:
-        columns.append(table.loc[sample_id].to_numpy(dtype=np.float64))
-        names += [str(c) for c in table.columns]
+    categories: dict[str, dict[str, Any]] = {}
+    for name, column in () if table is None else table.items():
+        if types.is_float_dtype(column.dtype):
+            columns.append(column.to_numpy())
+            names.append(str(name))
+            continue
+        levels, codes = _levels(column)
+        categories[str(name)] = {"reference": levels[0], "levels": levels}
+        columns += [(codes == j).astype(np.float64) for j in range(1, len(levels))]
+        names += [f"{name}[{level}]" for level in levels[1:]]
+        logger.info(
+            "covariate %r is categorical: %d levels (%s) as %d 0/1 columns, the reference is %r",
+            str(name), len(levels), _some(levels), len(levels) - 1, levels[0],
+        )  # fmt: skip
     if not columns:
         raise CovariateError("no covariate and intercept=False; at least one fixed effect is needed.")
+    if len(set(names)) < len(names):
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        raise CovariateError(
+            f"several covariates are named {', '.join(map(repr, repeated))}. Rename or drop the columns."
+        )
     x = np.column_stack(columns)
     for j, name in enumerate(names):
         design.check_finite(x[:, j], f"covariate {name!r}")
-    design.check_design(x, y.size, names, "the covariates")
-    design.check_response(y, x, f"phenotype {response.name!r}")
-    if not design.has_intercept(x):
-        logger.warning("no intercept: no constant lies in the span of the covariates")
-    return Cohort(sample_id, y, x, str(response.name), names, np.flatnonzero(used), counts)
+    design.check_design(x, n, names, "the covariates")
+    return x, names, categories
 
 
-def _phenotype(phenotypes: Any, name: str | None) -> pd.Series:
+def _levels(column: pd.Series) -> tuple[list[str], np.ndarray]:
+    """Levels that occur in a column without gaps, the reference first, and each sample's position there."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.cat.remove_unused_categories()
+        ordered = list(dict.fromkeys(map(str, column.cat.categories)))
+    else:
+        ordered = sorted(set(map(str, column)))
+    what = f"covariate {str(column.name)!r} is categorical"
+    if len(ordered) == 1:
+        raise CovariateError(
+            f"{what} with one level only among the {column.size} analysed samples, {ordered[0]!r}, so it explains "
+            "nothing. Leave it out."
+        )
+    numbers = pd.to_numeric(pd.Series(ordered), errors="coerce").notna().to_numpy()
+    odd = [level for level, number in zip(ordered, numbers, strict=True) if not number]
+    if len(ordered) > MOST_LEVELS or len(ordered) == column.size:
+        advice = "Leave it out, or group its levels."
+        if numbers.mean() > 0.5:
+            rest = f", and these are not: {_some(odd)}" if odd else ", as text"
+            advice = f"Most are numbers{rest}. Give numbers, with NA for missing."
+        raise CovariateError(
+            f"{what} with {len(ordered)} levels among {column.size} analysed samples ({_some(ordered)}); it looks "
+            f"like an identifier. At most {MOST_LEVELS} levels, and fewer than samples, are taken. {advice}"
+        )
+    if odd and numbers.any():
+        logger.warning("%s, as it holds numbers and text (%s). Missing? Write NA.", what, _some(odd))
+    place = {level: j for j, level in enumerate(ordered)}
+    return ordered, np.array([place[str(value)] for value in column])
+
+
+def _some(levels: list[str]) -> str:
+    return ", ".join(map(repr, levels[:6])) + (", …" if len(levels) > 6 else "")
+
+
+def _frame_of(phenotypes: Any) -> tuple[pd.DataFrame, str | None]:
+    """Phenotypes as a table, and the one of a .fam that PLINK itself knows."""
+    own = None
     if isinstance(phenotypes, (str, Path)):
-        own_column = str(phenotypes).endswith(".fam")
+        path = str(phenotypes)
         phenotypes = read_table(phenotypes)
-        if own_column and name is None:
-            name = str(phenotypes.columns[0])  # the phenotype that PLINK itself knows
+        own = str(phenotypes.columns[0]) if path.endswith(".fam") else None
     if isinstance(phenotypes, xr.DataArray):
         phenotypes = pd.Series(phenotypes.values, index=phenotypes["sample_id"].values, name=phenotypes.name)
     frame = phenotypes.to_frame() if isinstance(phenotypes, pd.Series) else phenotypes
@@ -136,6 +325,14 @@ def _phenotype(phenotypes: Any, name: str | None) -> pd.Series:
             f"phenotypes are a {type(phenotypes).__name__}; a path, or a pandas DataFrame or Series indexed "
             "by sample id is needed."
         )
+    if not frame.shape[1]:
+        raise PhenotypeError("the phenotypes have no column. Give a table with one column or more.")
+    return frame, own
+
+
+def _phenotype(phenotypes: Any, name: str | None) -> pd.Series:
+    frame, own = _frame_of(phenotypes)
+    name = own if name is None else name
     names = [str(c) for c in frame.columns]
     if name is None:
         if len(names) != 1:
@@ -149,7 +346,7 @@ def _phenotype(phenotypes: Any, name: str | None) -> pd.Series:
     column = frame.iloc[:, names.index(name)]
     if column.isna().all():
         column = column.astype(np.float64)
-    if not pd.api.types.is_numeric_dtype(column.dtype):
+    if not types.is_numeric_dtype(column.dtype):
         raise PhenotypeError(
             f"phenotype {name!r} is not numeric (for example {column.dropna().iloc[0]!r}); numbers are "
             "needed, with NA for missing."
@@ -178,13 +375,31 @@ def _covariates(covariates: Any) -> pd.DataFrame | None:
         )
     table = table.set_axis(_index(table), axis=0)
     schema.check_unique(table.index.to_numpy(dtype=str), "the covariates")
-    wrong = [str(c) for c in table.columns if not pd.api.types.is_numeric_dtype(table[c].dtype)]
-    if wrong:
+    names = [str(c) for c in table.columns]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
         raise CovariateError(
-            f"covariates {', '.join(map(repr, wrong))} are not numeric; numbers are needed. Code categories "
-            "as 0/1 columns."
+            f"several covariates are named {', '.join(map(repr, repeated))}. Rename or drop the columns."
         )
-    return table.astype(np.float64)
+    return pd.DataFrame({name: _column(table.iloc[:, j], name) for j, name in enumerate(names)}, table.index)
+
+
+def _column(column: pd.Series, name: str) -> pd.Series:
+    """A covariate as float64, or as it is where it holds categories: Categorical, text or truth values."""
+    dtype = column.dtype
+    if isinstance(dtype, pd.CategoricalDtype):
+        return column
+    kind = types.infer_dtype(column, skipna=True) if types.is_object_dtype(dtype) else ""
+    text = types.is_string_dtype(dtype) and not types.is_object_dtype(dtype)
+    if text or types.is_bool_dtype(dtype) or kind in ("string", "boolean", "mixed", "mixed-integer"):
+        return column.astype(object)
+    number = types.is_numeric_dtype(dtype) and not types.is_complex_dtype(dtype)
+    if number or kind in ("integer", "floating", "mixed-integer-float", "decimal", "empty"):
+        return pd.Series(column.to_numpy(dtype=np.float64, na_value=np.nan), column.index)
+    raise CovariateError(
+        f"covariate {name!r} holds {kind or dtype} values; numbers, text, categories or truth values are needed. "
+        "Make numbers of it (years, say, of dates)."
+    )
 
 
 def _frame(array: xr.DataArray) -> pd.DataFrame:

@@ -13,12 +13,15 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from dasklmm.numerics.clumping import SECONDARY_P_VALUE, clump_variants
 from dasklmm.numerics.tails import lambda_gc
 
 __all__ = ["GENOME_WIDE", "summary", "top_hits", "write_tsv"]
 
 # The conventional genome-wide threshold: 0.05 over a million independent common variants.
 GENOME_WIDE = 5e-8
+# Base pairs between top hits.
+WINDOW = 1_000_000
 MISSING = "#NA"
 # From here on a float64 p-value is at risk of underflow, and GWAS-SSF asks for its logarithm.
 _UNDERFLOW = 300.0
@@ -72,8 +75,8 @@ def write_tsv(results: xr.Dataset, path: str | Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def top_hits(results: xr.Dataset, n: int = 10, window: int = 1_000_000) -> pd.DataFrame:
-    """Strongest associations, one for each window of the genome. Eager.
+def top_hits(results: xr.Dataset, n: int = 10, window: int = WINDOW) -> pd.DataFrame:
+    """Strongest associations that are independent by distance. Eager.
 
     Parameters
     ----------
@@ -81,44 +84,51 @@ def top_hits(results: xr.Dataset, n: int = 10, window: int = 1_000_000) -> pd.Da
     n : int
         At most so many.
     window : int
-        Base pairs. A variant no further than this from a stronger one of the list on its contig is left
-        out. On a contig, variants of unknown position are near each other and no others: one of them at
+        Base pairs. A variant no further than this from a stronger one of the list on its contig is clumped
+        under it. On a contig, variants of unknown position are near each other and no others: one of them at
         most is in the list. Without a contig, a variant is near no other.
 
     Returns
     -------
     DataFrame
-        Strongest first; variant_contig, variant_position (0: unknown), variant_id, variant_effect_allele,
-        variant_other_allele, effect_allele_frequency, beta, standard_error, p_value, neg_log10_p_value.
-        The index is the row in `results`. Ties go to the earlier row.
+        Strongest first, whatever their p-values; the columns of :func:`variant_table`, and n_clumped: the
+        variants of p <= 0.01 clumped under each. The index is the row in `results`. Ties go to the earlier
+        contig, position and row.
 
     Notes
     -----
-    Cost: `n` passes over the variants.
+    Cost: a sort of the variants. :func:`dasklmm.clump` also takes r² into account.
     """
-    size = results.sizes["variant"]
-    score = np.array(_floats(results, "neg_log10_p_value"))
-    score[np.isnan(score)] = -np.inf
-    open_rows = ~np.isneginf(score)
-    contig, position = contigs(results), positions(results)
-    code = pd.factorize(contig)[0]
-    chosen: list[int] = []
-    while len(chosen) < n and open_rows.any():
-        best = int(np.argmax(np.where(open_rows, score, -np.inf)))
-        chosen.append(best)
-        open_rows[best] = False
-        if contig[best] != "":
-            near = (position > 0) & (np.abs(position - position[best]) <= window)
-            near = near if position[best] > 0 else position == 0
-            open_rows &= ~(near & (code == code[best]))
-    rows = np.array(chosen, dtype=np.int64)
+    score = floats(results, "neg_log10_p_value")
+    clumps = clump_variants(
+        contig_codes(results), positions(results), score, threshold=-np.inf, distance=window, at_most=n
+    )
+    members = score >= -math.log10(SECONDARY_P_VALUE)
+    members[clumps.index] = False
+    table = variant_table(results, clumps.index)
+    table["n_clumped"] = np.bincount(
+        clumps.member_of[members & (clumps.member_of >= 0)], minlength=clumps.index.size
+    )
+    return table
+
+
+def variant_table(results: xr.Dataset, rows: np.ndarray) -> pd.DataFrame:
+    """Some of the variants, as a table for people.
+
+    Returns
+    -------
+    DataFrame
+        variant_contig, variant_position (0: unknown), variant_id, variant_effect_allele,
+        variant_other_allele, effect_allele_frequency, beta, standard_error, p_value, neg_log10_p_value; what
+        is absent is empty or NaN. The index is the row in `results`.
+    """
     text = {name: strings(results, name) for name in _TEXT}
     return pd.DataFrame(
         {
-            "variant_contig": contig[rows],
-            "variant_position": position[rows],
-            **{name: np.full(size, "")[rows] if v is None else v[rows] for name, v in text.items()},
-            **{name: _floats(results, name)[rows] for name in _NUMBERS},
+            "variant_contig": contigs(results)[rows],
+            "variant_position": positions(results)[rows],
+            **{name: np.full(rows.size, "") if v is None else v[rows] for name, v in text.items()},
+            **{name: floats(results, name)[rows] for name in _NUMBERS},
         },
         index=pd.Index(rows, name="variant"),
     )
@@ -138,7 +148,7 @@ def summary(results: xr.Dataset) -> dict[str, Any]:
         (count of p < 5e-8), top_hits (list of the rows of :func:`top_hits`; a value that is missing or
         infinite is None).
     """
-    values = _floats(results, "neg_log10_p_value")
+    values = floats(results, "neg_log10_p_value")
     return {
         "variants": int(results.sizes["variant"]),
         "tested": int(np.count_nonzero(~np.isnan(values))),
@@ -171,6 +181,12 @@ def contigs(results: xr.Dataset) -> np.ndarray:
     return np.full(results.sizes["variant"], "") if names is None else names
 
 
+def contig_codes(results: xr.Dataset) -> np.ndarray:
+    """Numbers of the contigs (variant) in order of appearance; -1 where the contig is unknown."""
+    names = contigs(results)
+    return np.where(names == "", -1, pd.factorize(names)[0])
+
+
 def positions(results: xr.Dataset) -> np.ndarray:
     """Positions (variant) int64; 0 where they are absent or unknown."""
     if "variant_position" not in results.variables:
@@ -189,7 +205,8 @@ def strings(results: xr.Dataset, name: str) -> np.ndarray | None:
     return values if values.dtype.kind == "U" else values.astype(str)
 
 
-def _floats(results: xr.Dataset, name: str) -> np.ndarray:
+def floats(results: xr.Dataset, name: str) -> np.ndarray:
+    """A variable (variant) as float64; NaN where it is absent."""
     if name not in results.variables:
         return np.full(results.sizes["variant"], np.nan)
     return np.asarray(results[name].values, dtype=np.float64)
@@ -203,7 +220,7 @@ def _columns(results: xr.Dataset) -> list[tuple[str, Any, Callable[[np.ndarray],
 
     p = ("p_value", *column("p_value", _float_texts))
     log_p = ("neg_log_10_p_value", *column("neg_log10_p_value", _float_texts))
-    if (_floats(results, "neg_log10_p_value") > _UNDERFLOW).any():
+    if (floats(results, "neg_log10_p_value") > _UNDERFLOW).any():
         p, log_p = log_p, p
     return [
         ("chromosome", *column("variant_contig", _texts)),

@@ -14,12 +14,13 @@ import pandas as pd
 import xarray as xr
 
 from dasklmm import schema
-from dasklmm.errors import NotFittedError, OptionError, SampleError, ShapeError, StoreError
-from dasklmm.lazy import associate, eigen, project, random_effects
-from dasklmm.numerics import alternatives, design, reml, spectrum
+from dasklmm.errors import DimensionError, NotFittedError, OptionError, SampleError, ShapeError, StoreError
+from dasklmm.lazy import associate, blocks, eigen, project, random_effects
+from dasklmm.numerics import alternatives, design, prediction, reml, spectrum
 from dasklmm.numerics.records import NullFit, RotatedData, Spectrum
 from dasklmm.numerics.tails import neg_log10, p_value
 from dasklmm.store import arrays
+from dasklmm.store.arrays import StoredArray
 from dasklmm.store.records import vacant
 
 logger = logging.getLogger(__name__)
@@ -359,8 +360,85 @@ class LinearMixedModel:
             return arrays.open_array(self.p_path, "p")
         raise StoreError(
             "the model does not know its eigenvectors: it was made from rotated data without p_path. Make "
-            "it with from_kinship, from_random_effects or linear_mixed_model, or give p_path."
+            "it with from_kinship, from_random_effects or linear_mixed_model, or give p_path (or p= to predict)."
         )
+
+    # random effects -----------------------------------------------------------------------------
+
+    def predict_random_effects(self, kinship: xr.DataArray | None = None, *, p: Any = None) -> xr.DataArray:
+        r"""Best linear unbiased predictions (BLUP) of the random effects at the null fit. Eager.
+
+        .. math:: \hat g = \sigma^2 K V^{-1} (y - X \hat\beta), \qquad V = \sigma^2 K + \tau^2 I
+
+        Parameters
+        ----------
+        kinship : DataArray (sample_0, sample_1), optional
+            Predict for the samples of sample_id_0, from their kinship with the model's samples, which are
+            found by id in sample_id_1; more columns than those are no harm. Default: predict for the
+            model's own samples.
+        p : array (eigen, sample), DataArray, Dataset of `eigendecompose`, zarr.Array or path, optional
+            The eigenvectors as rows, for a model that does not keep them (see `rotation`).
+
+        Returns
+        -------
+        DataArray (sample)
+            In units of y, with sample_id where it is known. Of the model's own samples also the coordinate
+            prediction_error_variance, the variance of (prediction - effect) with the variance components
+            taken as known, in squared units of y. Cost 2 sample eigen (covariate + 3) flop.
+
+        Raises
+        ------
+        NotFittedError
+        StoreError
+            The model does not know its eigenvectors.
+        SampleError
+            No ids to join by, or samples of the model that the kinship lacks.
+        KinshipError
+            Not finite, or not centred where the model's kinship is.
+        ShapeError, DimensionError
+
+        Notes
+        -----
+        The model decomposes the kinship that it is given, without centring. So `kinship` must be of the same
+        matrix: compute the kinship of all samples at once, make the model from the block of its samples
+        and predict from the block of the new ones with them. Of random effects z it is z_new z^T, the new rows
+        centred and scaled by the same numbers as the model's. With an intercept in x, a constant added to a
+        row of `kinship` changes nothing, and centring the model's kinship and `kinship` alike moves all
+        predictions by one constant. A sample's value is predicted by its covariates times `beta`, plus this.
+        """
+        weights = prediction.prediction_weights(self._data, self.null)
+        own, ids, p_ones = self._predict_own(weights, p, sums=kinship is not None)
+        if kinship is None:
+            out = xr.DataArray(own[:, 0], dims=schema.SAMPLE, name="random_effect")
+            out = out.assign_coords(prediction_error_variance=(schema.SAMPLE, own[:, 1]))
+            return out if ids is None else out.assign_coords(sample_id=(schema.SAMPLE, ids))
+        new_ids, samples = _cross_ids(kinship, ids)
+        rows = kinship.transpose("sample_0", "sample_1").data
+        values = _map_rows(prediction.predict_others, rows, sample_weights=own[:, 2], samples=samples)
+        prediction.check_rows(values[:, 1], values[:, 2], self.s, p_ones, self.n)
+        coords = {"sample_id": (schema.SAMPLE, new_ids)}
+        return xr.DataArray(values[:, 0], dims=schema.SAMPLE, coords=coords, name="random_effect")
+
+    def _predict_own(
+        self, weights: prediction.PredictionWeights, p: Any, *, sums: bool
+    ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+        """Columns of `predict_block` in the model's order, the samples' ids, and P 1 if wanted."""
+        rotation = self.rotation if p is None else p
+        ids = schema.sample_ids(rotation) if isinstance(rotation, (xr.DataArray, xr.Dataset)) else None
+        rotation = project.operand(rotation)
+        if isinstance(rotation, StoredArray):
+            ids, rotation = rotation.sample_id, rotation.load()
+        if tuple(np.shape(rotation)) != (self.r, self.n):
+            raise ShapeError(
+                f"p has shape {tuple(np.shape(rotation))}; ({self.r}, {self.n}), (eigen, sample), is needed: the "
+                "eigenvectors that the model was made with, as rows."
+            )
+        own = _map_rows(prediction.predict_block, rotation.T, weights=weights)
+        p_ones = np.asarray(rotation.sum(axis=1)) if sums else np.empty(0)
+        known = None if self.sample_id is None else np.asarray(self.sample_id, dtype=str)
+        if known is not None and ids is not None and not np.array_equal(ids, known):
+            own = own[schema.positions(known, ids, "p")]
+        return own, ids if known is None else known, p_ones
 
     # constructors -------------------------------------------------------------------------------
 
@@ -575,6 +653,37 @@ def _kinship_of(k: Any, inputs: _Inputs) -> tuple[Any, np.ndarray | None]:
     return k.data[index][:, index], inputs.ids
 
 
+def _cross_ids(kinship: Any, ids: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Ids of the rows of a kinship with other samples, and where the model's samples stand in its columns."""
+    if not isinstance(kinship, xr.DataArray) or set(kinship.dims) != {"sample_0", "sample_1"}:
+        given = getattr(kinship, "dims", type(kinship).__name__)
+        raise DimensionError(
+            f"the kinship of new samples is {given}; a DataArray (sample_0, sample_1) is needed: new samples, and "
+            "those of the model, with sample_id_0 and sample_id_1."
+        )
+    new_ids, old_ids = (schema.sample_ids(kinship, name) for name in ("sample_id_0", "sample_id_1"))
+    if new_ids is None or old_ids is None:
+        missing = [n for n, v in (("sample_id_0", new_ids), ("sample_id_1", old_ids)) if v is None]
+        raise SampleError(
+            f"the kinship of new samples carries no {' and no '.join(missing)}, so it cannot be joined to the "
+            "model's samples. Assign sample_id_0 over sample_0 and sample_id_1 over sample_1."
+        )
+    if ids is None:
+        raise SampleError(
+            "the model knows no sample ids, so the kinship of new samples cannot be joined to it. Make it from y "
+            "as a Series, or from a kinship with sample ids, or set sample_id of the model."
+        )
+    return new_ids, schema.positions(ids, old_ids, "the kinship's sample_id_1")
+
+
+def _map_rows(function: Any, rows: Any, **operands: Any) -> np.ndarray:
+    """Call on an array, or on each block of rows of a Dask array. Eager."""
+    if not isinstance(rows, da.Array):
+        return function(np.asarray(rows), **operands)
+    lazily = blocks.map_variants(function, rows.rechunk({1: -1}), label="predict", width=3, **operands)
+    return np.asarray(lazily.compute())
+
+
 def _check_target(path: str | Path | None, overwrite: bool) -> None:
     if path is not None:
         vacant(path, overwrite)
@@ -704,9 +813,8 @@ def linear_mixed_regression_rows(
     if a_path is not None:
         plain = project.write_rows(project.imputed_rows(rows, samples, mean_impute), a_path)
     if pa_path is None:
-        data = associate.scan(
-            null, p, rows.data, samples=samples, intercept=model._intercept, mean_impute=mean_impute
-        )
+        group = associate.Group(alternatives.stacked_tests([null]), p, samples, model._intercept)
+        data = associate.scan([group], rows.data, mean_impute=mean_impute)
         out = associate.dataset(data[:, 2:], associate.TEST_COLUMNS, rows.coords, test="lrt")
     else:
         stored = project.write_rows(project.rotated_rows(rows, p, samples, mean_impute), pa_path)

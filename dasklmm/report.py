@@ -10,10 +10,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import xarray as xr
 
-from dasklmm.errors import MissingExtraError
-from dasklmm.export import summary
+from dasklmm.errors import MissingExtraError, OptionError
+from dasklmm.export import GENOME_WIDE, WINDOW, summary
+from dasklmm.numerics.clumping import SECONDARY_P_VALUE
 from dasklmm.plots import manhattan, png, qq
 
 __all__ = ["summary_html", "write_report"]
@@ -42,6 +44,7 @@ _STATUSES = {
     "all_missing": "no analysed sample has a call",
     "collinear_with_covariates": "the genotype is a linear combination of the covariates",
     "missing_dosage": "some dosages are missing and were not to be imputed",
+    "no_null_model": "the phenotype has no null model, so that nothing was tested",
     "not_finite": "a dosage is infinite, or the products overflowed",
 }
 _NULL_COLUMNS = {
@@ -66,7 +69,12 @@ _HIT_COLUMNS = {
     "standard_error": "SE",
     "p_value": "p",
     "neg_log10_p_value": "−log₁₀ p",
+    "n_clumped": "clumped",
 }
+# Rows of a table of hits; the whole of it is for a file.
+_MOST_HITS = 50
+# How the hits of `summary` were made independent.
+_BY_DISTANCE = {"distance": WINDOW, "secondary_p_value": SECONDARY_P_VALUE}
 _OPTIONS = (
     "phenotype",
     "test",
@@ -129,7 +137,10 @@ figure img { display: block; max-width: 100%; height: auto; background: #fff; bo
 
 
 def write_report(
-    results: xr.Dataset, path: str | Path, plots: Mapping[str, str | Path] | None = None
+    results: xr.Dataset,
+    path: str | Path,
+    plots: Mapping[str, str | Path] | None = None,
+    hits: pd.DataFrame | None = None,
 ) -> None:
     """Write one self-contained HTML page about a scan. Eager.
 
@@ -142,17 +153,25 @@ def write_report(
     plots : mapping, optional
         "manhattan" and "qq" → path of a PNG that is drawn already, as from
         :func:`dasklmm.plots.save_plots`. Default: drawn here.
+    hits : DataFrame, optional
+        From :func:`dasklmm.clump`; its 50 most significant rows are shown. Default, and where it has no row:
+        the ten strongest variants that are independent by distance (1 Mb).
+
+    Raises
+    ------
+    OptionError
+        `hits` is not such a table.
 
     Notes
     -----
-    The null model, counts and reasons, genomic inflation, top hits, both plots, options and versions. No
-    scripts, nothing loaded from elsewhere. Without matplotlib the page says how to get the plots. Cost: that
+    The null model, counts and reasons, genomic inflation, independent hits, both plots, options and versions.
+    No scripts, nothing loaded from elsewhere. Without matplotlib the page says how to get the plots. Cost: that
     of the plots.
     """
     path = Path(path)
     partial = path.with_name(f"{path.name}.partial")
     try:
-        partial.write_text(_page(results, plots), encoding="utf-8")
+        partial.write_text(_page(results, plots, hits), encoding="utf-8")
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -172,17 +191,19 @@ def summary_html(results: xr.Dataset) -> str:
     """
     found = summary(results)
     figures = "".join(f"<tr><th>{k}</th><td>{v}</td></tr>" for k, v in _figures(results, found))
-    hits = {**found, "top_hits": found["top_hits"][:5]}
     return (
         f'<div class="dasklmm"><p><strong>{_name(results)}</strong>. {_sentence(results, found)}</p>'
-        f"<table><tbody>{figures}</tbody></table>{_hits(hits)}</div>"
+        f"<table><tbody>{figures}</tbody></table>{_hits(found, most=5)}</div>"
     )
 
 
 # the page ---------------------------------------------------------------------------------------
 
 
-def _page(results: xr.Dataset, plots: Mapping[str, str | Path] | None = None) -> str:
+def _page(
+    results: xr.Dataset, plots: Mapping[str, str | Path] | None = None, hits: pd.DataFrame | None = None
+) -> str:
+    _check_hits(hits)
     found = summary(results)
     tiles = "".join(f"<div><dt>{k}</dt><dd>{v}</dd></div>" for k, v in _figures(results, found))
     manhattan_figure, qq_figure = _plots(results, plots or {})
@@ -201,8 +222,8 @@ def _page(results: xr.Dataset, plots: Mapping[str, str | Path] | None = None) ->
 <dl class="tiles">{tiles}</dl>
 <h2>Associations along the genome</h2>
 {manhattan_figure}
-<h2>Top hits</h2>
-{_hits(found)}
+<h2>Independent hits</h2>
+{_hits(found, hits)}
 <h2>Null model</h2>
 {_null(results)}
 <h2>Calibration</h2>
@@ -294,29 +315,71 @@ def _figure(content: bytes, description: str, width: int) -> str:
     return f'<figure><img src="data:image/png;base64,{data}" width="{width}" alt="{description}"></figure>'
 
 
-def _hits(found: Mapping[str, Any]) -> str:
-    hits = found["top_hits"]
-    if not hits:
+def _check_hits(hits: Any) -> None:
+    absent = [name for name in _HIT_COLUMNS if name not in getattr(hits, "columns", ())]
+    if hits is not None and absent:
+        raise OptionError(
+            f"hits are a {type(hits).__name__} without {', '.join(absent)}; the table of dasklmm.clump(results, "
+            "genotypes) is needed."
+        )
+
+
+def _hits(found: Mapping[str, Any], hits: pd.DataFrame | None = None, most: int = _MOST_HITS) -> str:
+    how: Mapping[Any, Any] = _BY_DISTANCE
+    given = found["top_hits"]
+    threshold = None if found["genome_wide_significant"] else GENOME_WIDE
+    if hits is not None and hits.empty:
+        threshold = _number(hits.attrs.get("p_value")) or threshold
+    elif hits is not None:
+        given, how = hits.to_dict("records"), hits.attrs
+    if not given:
         return "<p>No variant has a p-value.</p>"
     rows = [
         [
             _p(hit["neg_log10_p_value"]) if name == "p_value" else _hit_cell(name, hit[name])
             for name in _HIT_COLUMNS
         ]
-        for hit in hits
+        for hit in given[:most]
     ]
     note = (
-        '<p class="note">Each is the strongest variant within 1 Mb; on a contig, those of unknown '
-        "position count as one place. β and SE are per copy of the effect allele, in units of the phenotype.</p>"
+        f'<p class="note">{_clumping(how)} On a contig, variants of unknown position count as one place. '
+        "β and SE are per copy of the effect allele, in units of the phenotype.</p>"
     )
-    if not found["genome_wide_significant"]:
-        note = "<p>No variant reaches p &lt; 5·10⁻⁸; these are the strongest.</p>" + note
-    return note + _table(_HIT_COLUMNS.values(), rows, numbers=[2, *range(5, 10)])
+    if hits is not None and len(hits) > len(rows):
+        note = f"<p>The {len(rows)} most significant of {len(hits):,}.</p>{note}"
+    if threshold is not None:
+        note = f"<p>No variant reaches p = {_p(-math.log10(threshold))}; these are the strongest.</p>{note}"
+    return note + _table(_HIT_COLUMNS.values(), rows, numbers=[2, *range(5, 11)])
+
+
+def _clumping(attrs: Mapping[Any, Any]) -> str:
+    """In a sentence, how hits were made independent; what is not known is left out."""
+    distance, r2 = _number(attrs.get("distance")), _number(attrs.get("r_squared"))
+    conditions = []
+    if distance is not None:
+        conditions.append(f"within {_base_pairs(distance)} of it")
+    if r2 is not None:
+        conditions.append(f"with r² ≥ {r2:g} with it in the genotypes")
+    secondary = _number(attrs.get("secondary_p_value"))
+    counted = f" (those of p ≤ {_p(-math.log10(secondary))} are counted)" if secondary else ""
+    return (
+        "Each is the most significant variant of a clump: less significant ones of its contig "
+        f"{' and '.join(conditions) or 'near it'} are clumped under it{counted}."
+    )
+
+
+def _base_pairs(count: float) -> str:
+    for unit, size in (("Mb", 1e6), ("kb", 1e3)):
+        if count >= size:
+            return f"{count / size:g} {unit}"
+    return f"{count:g} bases"
 
 
 def _hit_cell(name: str, value: Any) -> str:
     if name == "variant_position":
         return f"{value:,}" if value and value > 0 else "—"
+    if name == "n_clumped":
+        return _count(value) or "—"
     if name == "neg_log10_p_value":
         return _text(value, ".2f")
     if name == "effect_allele_frequency":

@@ -14,7 +14,7 @@ from dasklmm.errors import DimensionError, SampleError, ShapeError
 from dasklmm.lazy import budget
 from dasklmm.store import arrays
 
-SAMPLE, VARIANT, EIGEN = "sample", "variant", "eigen"
+SAMPLE, VARIANT, EIGEN, PHENOTYPE = "sample", "variant", "eigen", "phenotype"
 
 VARIANT_COORDS = (
     "variant_contig",

@@ -183,8 +183,10 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
 
 def greedy(log_p, contig, position, n, window):
     """The definition, variant by variant."""
-    chosen = []
-    for i in sorted(np.flatnonzero(~np.isnan(log_p)), key=lambda i: (-log_p[i], i)):
+    chosen, first = [], contig.tolist().index
+    rank = {name: first(name) if name else -1 for name in set(contig.tolist())}
+    keys = [(-log_p[i], rank[contig[i]], max(position[i], 0), i) for i in np.flatnonzero(~np.isnan(log_p))]
+    for *_, i in sorted(keys):
         near = any(
             contig[i] == contig[j] and contig[i] and (position[i] > 0) == (position[j] > 0)
             and (position[i] <= 0 or abs(position[i] - position[j]) <= window)
@@ -216,12 +218,21 @@ def test_top_hits_hold_what_people_need():
     assert hits.columns.tolist() == [
         "variant_contig", "variant_position", "variant_id", "variant_effect_allele",
         "variant_other_allele", "effect_allele_frequency", "beta", "standard_error",
-        "p_value", "neg_log10_p_value",
+        "p_value", "neg_log10_p_value", "n_clumped",
     ]  # fmt: skip
     assert hits["neg_log10_p_value"].is_monotonic_decreasing
     best = int(np.nanargmax(results["neg_log10_p_value"]))
-    for name in hits.columns:
+    for name in hits.columns.drop("n_clumped"):
         assert hits.iloc[0][name] == results[name].values[best]
+
+
+def test_top_hits_count_what_is_clumped_under_them():
+    # 600 kb apart: the neighbours of rows 10 and 60 alone are within 1 Mb
+    log_p = np.full(200, 0.1)
+    log_p[[9, 10, 11, 13, 59, 60, 61]] = [2.0, 9.0, 1.99, 2.5, 3.0, 8.0, 3.0]
+    hits = export.top_hits(scan(neg_log10_p_value=log_p), n=3)
+    assert hits.index.tolist() == [10, 60, 13]
+    assert hits["n_clumped"].tolist() == [1, 2, 0]
 
 
 def test_top_hits_of_nothing():

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from dasklmm import report
+from dasklmm import export, report
+from dasklmm.errors import OptionError
 from dasklmm.numerics.records import STATUS_LABELS
 
 HOSTILE = "<script>alert('x')</script>&\"$"
@@ -185,8 +186,47 @@ def test_top_hits(page):
     assert best["frequency"] == "0.250"
     assert best["p"] == "5.62·10−10"
     assert best["−log₁₀ p"] == "9.25"
+    assert best["clumped"] == "0"
     order = [cells[0] for _, cells in page.rows if cells[0].startswith("rs")]
     assert order == ["rs2", "rs0", "rs3", "rs1"]
+    assert "contig within 1 Mb of it are clumped under it (those of p ≤ 0.01 are counted)" in page.text
+
+
+def given_hits(m, **attrs):
+    table = export.variant_table(scan(np.linspace(20, 9, m)), np.arange(m)).assign(n_clumped=np.arange(m) + 7)
+    table.attrs = attrs
+    return table
+
+
+def test_hits_that_are_given(tmp_path):
+    hits = given_hits(3, p_value=5e-8, secondary_p_value=1e-4, distance=250_000, r_squared=0.5)
+    page = written(tmp_path, scan(np.linspace(20, 9, 30)), hits=hits)
+    rows = [cells for _, cells in page.rows if cells[0].startswith("rs")]
+    assert [cells[0] for cells in rows] == ["rs0", "rs1", "rs2"]
+    assert [cells[-1] for cells in rows] == ["7", "8", "9"]
+    assert "within 250 kb of it and with r² ≥ 0.5 with it in the genotypes are clumped" in page.text
+    assert "p ≤ 1.00·10−4 are counted" in page.text
+    assert "most significant of" not in page.text
+
+
+def test_many_hits_are_cut_and_it_is_said(tmp_path):
+    page = written(tmp_path, scan(), hits=given_hits(1200))
+    assert len([cells for _, cells in page.rows if cells[0].startswith("rs")]) == 50
+    assert "The 50 most significant of 1,200." in page.text
+    assert "of its contig near it are clumped under it." in page.text
+
+
+def test_given_hits_that_are_none(tmp_path):
+    page = written(tmp_path, scan(), hits=given_hits(3, p_value=1e-20).iloc[:0])
+    assert "No variant reaches p = 1.00·10−20; these are the strongest." in page.text
+    assert page.row("rs2")
+
+
+@pytest.mark.parametrize("hits", [given_hits(3).drop(columns="n_clumped"), {"variant_id": []}, 3])
+def test_hits_that_are_no_table_of_hits(tmp_path, hits):
+    with pytest.raises(OptionError, match=r"without .*n_clumped; the table of dasklmm.clump"):
+        report.write_report(scan(), tmp_path / "r.html", hits=hits)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -253,7 +293,7 @@ def test_nothing_tested(tmp_path):
 
 def test_a_p_value_of_1e_5000(tmp_path):
     page = written(tmp_path, scan([1.0, 5000.0, 0.5]))
-    assert page.row("rs1")[-2:] == ["1.00·10−5000", "5000.00"]
+    assert page.row("rs1")[-3:-1] == ["1.00·10−5000", "5000.00"]
     assert "inf" not in re.sub("inflation", "", page.text)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import dask.array as da
@@ -13,7 +14,7 @@ from dasklmm import schema
 from dasklmm.errors import ShapeError
 from dasklmm.lazy import blocks
 from dasklmm.numerics.alternatives import check_block, test_block
-from dasklmm.numerics.records import STATUS_LABELS, AlternativeStats, AlternativeTest
+from dasklmm.numerics.records import STATUS_LABELS, AlternativeStats, AlternativeTest, StackedTests
 from dasklmm.numerics.scan import scan_block
 from dasklmm.numerics.tails import neg_log10, p_value
 
@@ -52,12 +53,51 @@ def _test_block(pa: np.ndarray, a: np.ndarray | None = None, *, null: Alternativ
     return columns_of(test_block(null, pa, a))
 
 
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Phenotypes of the same samples and covariates, as a block finds them.
+
+    Attributes
+    ----------
+    null : StackedTests
+    p : ndarray, handle or future
+        P (eigen, sample).
+    samples : ndarray of int or None
+        Columns of the genotypes.
+    intercept : bool
+        Whether a constant lies in the span of the covariates.
+    """
+
+    null: StackedTests
+    p: Any
+    samples: np.ndarray | None
+    intercept: bool
+
+
 def _scan_block(
-    block: np.ndarray, *, null: AlternativeTest, p: np.ndarray, samples: np.ndarray | None, **options: Any
+    block: np.ndarray,
+    *,
+    nulls: list[StackedTests],
+    samples: list[np.ndarray | None],
+    intercepts: list[bool],
+    mean_impute: bool,
+    ploidy: int,
+    **rotations: np.ndarray,
 ) -> np.ndarray:
-    scanned = scan_block(null, p, block, samples=samples, **options)
-    counted = np.column_stack([scanned.n, scanned.effect_allele_frequency])
-    return np.column_stack([counted, columns_of(scanned.tests)])
+    columns = []
+    for g, null in enumerate(nulls):
+        scanned = scan_block(
+            null,
+            rotations[f"p{g}"],
+            block,
+            samples=samples[g],
+            intercept=intercepts[g],
+            mean_impute=mean_impute,
+            ploidy=ploidy,
+        )
+        for tests in scanned.by_phenotype:
+            columns += [scanned.n, scanned.effect_allele_frequency, columns_of(tests)]
+    return np.column_stack(columns)
 
 
 def test_alternatives(
@@ -105,50 +145,43 @@ def test_alternatives(
 test_alternatives.__test__ = False  # type: ignore[attr-defined]  # not a test of this package
 
 
-def scan(
-    null: AlternativeTest,
-    p: Any,
-    dosage: da.Array,
-    *,
-    samples: np.ndarray | None,
-    intercept: bool,
-    mean_impute: bool = True,
-    ploidy: int = 2,
-) -> da.Array:
-    """Rotate and test genotypes in one task a block. Lazy.
+def scan(groups: Sequence[Group], dosage: da.Array, *, mean_impute: bool = True, ploidy: int = 2) -> da.Array:
+    """Rotate and test genotypes for all phenotypes in one task a block. Lazy.
 
     Returns
     -------
     dask.array.Array (variant, column)
-        SCAN_COLUMNS and status.
+        SCAN_COLUMNS and status of each phenotype, group by group.
     """
+    phenotypes = sum(len(group.null.tests) for group in groups)
     return blocks.map_variants(
         _scan_block,
         dosage,
-        label=f"scan-{null.test}",
-        width=len(SCAN_COLUMNS) + 1,
-        null=null,
-        p=p,
-        samples=samples,
-        intercept=intercept,
+        label=f"scan-{groups[0].null.tests[0].test}",
+        width=phenotypes * (len(SCAN_COLUMNS) + 1),
+        nulls=[group.null for group in groups],
+        samples=[group.samples for group in groups],
+        intercepts=[group.intercept for group in groups],
         mean_impute=mean_impute,
         ploidy=ploidy,
+        **{f"p{g}": group.p for g, group in enumerate(groups)},
     )
 
 
 def dataset(data: Any, columns: tuple[str, ...], coords: Mapping[Any, Any], **attributes: Any) -> xr.Dataset:
-    """Dataset over variant from a block result: one variable a column, the last one the status."""
+    """Dataset over variant (and phenotype) of results: one variable a column, the last one the status."""
     variables: dict[str, Any] = {}
+    dims = (schema.VARIANT, schema.PHENOTYPE)[: data.ndim - 1]
     for j, name in enumerate(columns):
-        column = data[:, j]
-        variables[name] = (schema.VARIANT, column.astype(np.int64) if name == "n" else column)
-    codes = data[:, len(columns)]
+        column = data[..., j]
+        variables[name] = (dims, column.astype(np.int64) if name == "n" else column)
+    codes = data[..., len(columns)]
     status = (
         codes.map_blocks(labels, dtype=labels(np.zeros(0)).dtype, token="status")
         if isinstance(codes, da.Array)
         else labels(codes)
     )
-    variables["status"] = (schema.VARIANT, status)
+    variables["status"] = (dims, status)
     out = xr.Dataset(variables, attrs=attributes)
     for name, variable in out.data_vars.items():
         variable.attrs.update(ATTRIBUTES[str(name)])

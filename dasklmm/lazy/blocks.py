@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -198,16 +199,18 @@ def delayed_blocks(array: da.Array) -> list[Block]:
     return found
 
 
-def tree_sum(parts: Sequence[Delayed], label: str, fan_in: int = 4) -> Delayed:
+def tree_sum(
+    parts: Sequence[Delayed], label: str, fan_in: int = 4, add: Callable[[Any, Any], Any] = operator.add
+) -> Delayed:
     """Sum delayed values pairwise in a tree of fixed shape, so that rounding does not depend on timing."""
     if not parts:
         raise ValueError("tree_sum needs at least one part")
     level = list(parts)
     while len(level) > 1:
         groups = [level[i : i + fan_in] for i in range(0, len(level), fan_in)]
-        level = [delayed_call(_add, label)(group) for group in groups]
+        level = [delayed_call(_add, label)(group, add) for group in groups]
     return level[0]
 
 
-def _add(parts: Sequence[Any]) -> Any:
-    return functools.reduce(lambda a, b: a + b, parts)
+def _add(parts: Sequence[Any], add: Callable[[Any, Any], Any]) -> Any:
+    return functools.reduce(add, parts)

@@ -118,6 +118,8 @@ class Shape:
     eigen, covariates : int
     genotype_bytes, working_bytes : int
         Of one genotype as it is read, and of one number of a product (4 or 8).
+    phenotypes, groups : int
+        Tested in one pass, and their groups of the same samples.
     """
 
     file_samples: int
@@ -126,11 +128,14 @@ class Shape:
     covariates: int
     genotype_bytes: int
     working_bytes: int
+    phenotypes: int = 1
+    groups: int = 1
 
     @property
     def p_bytes(self) -> int:
-        """Bytes of P."""
-        return self.eigen * self.samples * self.working_bytes
+        """Bytes of P of all groups, and of the null models' weights."""
+        weights = self.phenotypes * (self.covariates + 3) * self.eigen * 8
+        return self.groups * self.eigen * self.samples * self.working_bytes + weights
 
     def scan_bytes(self, rows: int) -> int:
         """Bytes of one task that rotates and tests `rows` variants, beside P.
@@ -140,7 +145,8 @@ class Shape:
         """
         block = rows * (self.file_samples + self.samples) * self.genotype_bytes
         tile = TILE_VARIANTS * (3 * self.samples + 2 * self.eigen) * self.working_bytes
-        return block + tile + TILE_BYTES + rows * 8 * (2 * self.covariates + 24)
+        numbers = self.phenotypes * (self.covariates + 14) + self.covariates + 12
+        return block + tile + TILE_BYTES + rows * 8 * numbers
 
     def kinship_bytes(self, rows: int) -> int:
         """Bytes of one task that adds `rows` variants to a Gram matrix.
@@ -149,8 +155,16 @@ class Shape:
         that waits for the end.
         """
         tile = min(rows, GRAM_TILE) * self.samples * (3 * self.working_bytes + self.genotype_bytes)
-        matrices = (3 * 8 + self.working_bytes) * self.samples**2
-        return rows * self.file_samples * self.genotype_bytes + tile + matrices
+        return rows * self.file_samples * self.genotype_bytes + tile + self._matrices_bytes
+
+    @property
+    def _matrices_bytes(self) -> int:
+        return (3 * 8 + self.working_bytes) * self.samples**2
+
+    def groups_per_read(self, room: Room, rows: int) -> int:
+        """Groups whose Gram matrices a task can add to, so that a block is read once for all of them."""
+        free = (int(room.limit * USABLE) - BASE_BYTES) // room.threads - self.kinship_bytes(rows)
+        return max(1, min(self.groups, 1 + free // self._matrices_bytes))
 
     def fitting_rows(self, room: Room, kinship: bool) -> tuple[int, bool]:
         """Variants of a task that the processes have room for, and whether P is streamed.
@@ -180,6 +194,22 @@ class Shape:
         while needed(2 * rows) <= free and 2 * rows <= MOST_ROWS:
             rows *= 2
         return rows, streamed
+
+
+def check_results(variants: int, phenotypes: int, columns: int) -> None:
+    """Refuse results that this process has no room for.
+
+    Raises
+    ------
+    MemoryBudgetError
+    """
+    # the columns, their copy as a Dataset, and the texts of the status
+    needed, free = variants * phenotypes * (2 * 8 * columns + 100), available_memory()
+    if needed > free:
+        raise MemoryBudgetError(
+            f"the results of {variants:,} variants and {phenotypes:,} phenotypes need {needed / 1e9:.1f} GB here, "
+            f"and {free / 1e9:.1f} GB are free. Scan fewer phenotypes at a time (phenotype=[…])."
+        )
 
 
 def decomposition_bytes(n: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import dask
@@ -33,22 +34,22 @@ def working_dtype(precision: str) -> Any:
     return PRECISIONS[precision]
 
 
-def gram_matrix(
+def gram_matrices(
     dosage: da.Array,
     method: Method,
     *,
-    samples: np.ndarray | None = None,
+    samples: Sequence[np.ndarray | None],
     dtype: Any = np.float64,
     lanes: int | None = None,
 ) -> Delayed:
-    """Gram matrix of all variants of a Dask array (variant, sample). Lazy; gives a `Gram`.
+    """Gram matrices of all variants of a Dask array (variant, sample), one of each set of samples. Lazy.
 
-    The blocks are summed one after the other in lanes, as many as there are threads, and the lanes in a tree:
-    a task holds its block and two matrices of n^2 float64, and there are never more sums about than lanes,
-    however many blocks.
+    Gives a list of `Gram`. The blocks are summed one after the other in lanes, as many as there are threads,
+    and the lanes in a tree: a task holds its block and two matrices of n^2 float64 a set, and there are never
+    more sums about than lanes, however many blocks.
     """
-    call = blocks.delayed_call(_gram, "kinship")
-    columns = blocks.shared(samples)
+    call = blocks.delayed_call(_grams, "kinship")
+    columns = blocks.shared(list(samples))
     parts = blocks.delayed_blocks(dosage)
     size = -(-len(parts) // min(lanes or run.parallelism(), len(parts)))
     sums = []
@@ -57,13 +58,22 @@ def gram_matrix(
         for part in parts[start : start + size]:
             total = call(part, method, dtype, columns, total)
         sums.append(total)
-    return blocks.tree_sum(sums, "kinship-sum")
+    return blocks.tree_sum(sums, "kinship-sum", add=_added)
 
 
-def _gram(
-    block: np.ndarray, method: Method, dtype: Any, samples: np.ndarray | None, before: Gram | None
-) -> Gram:
-    return gram(block, method, dtype, samples, before)
+def _grams(
+    block: np.ndarray,
+    method: Method,
+    dtype: Any,
+    samples: list[np.ndarray | None],
+    before: list[Gram] | None,
+) -> list[Gram]:
+    former = before or [None] * len(samples)
+    return [gram(block, method, dtype, columns, own) for columns, own in zip(samples, former, strict=True)]
+
+
+def _added(a: list[Gram], b: list[Gram]) -> list[Gram]:
+    return [one + other for one, other in zip(a, b, strict=True)]
 
 
 def kinship(ds: xr.Dataset, method: Method = "rrm", *, precision: str = "double") -> xr.DataArray:
@@ -99,7 +109,7 @@ def kinship(ds: xr.Dataset, method: Method = "rrm", *, precision: str = "double"
     n = rows.shape[1]
     if rows.shape[0] == 0:
         raise KinshipError("the genotypes hold no variant; a kinship needs at least one that varies.")
-    total = gram_matrix(rows.data, method, dtype=dtype)
+    (total,) = dask.delayed(tuple, nout=1)(gram_matrices(rows.data, method, samples=[None], dtype=dtype))
     matrix = da.from_delayed(dask.delayed(scaled)(total), (n, n), dtype=np.float64)
     coords = {}
     if ids is not None:

@@ -21,6 +21,7 @@ class Status(IntEnum):
     COLLINEAR_WITH_COVARIATES = 3
     MISSING_DOSAGE = 4
     NOT_FINITE = 5
+    NO_NULL_MODEL = 6
 
     @property
     def label(self) -> str:
@@ -186,6 +187,29 @@ class AlternativeTest:
 
 
 @dataclass(frozen=True, eq=False)
+class StackedTests:
+    """Tests of several phenotypes of the same samples and covariates, side by side for one product.
+
+    Built by :func:`dasklmm.numerics.alternatives.stacked_tests`.
+
+    Attributes
+    ----------
+    tests : tuple of AlternativeTest
+        One a phenotype.
+    weights : ndarray (eigen, column), direct : ndarray (sample, column) or None
+        Those of the tests, 1 + covariate columns each, and columns of zeros to a multiple of four.
+    square_weights : ndarray (eigen, column), identity : ndarray (column)
+        One column a test, and zeros to a multiple of four.
+    """
+
+    tests: tuple[AlternativeTest, ...]
+    weights: Float
+    direct: Float | None
+    square_weights: Float
+    identity: Float
+
+
+@dataclass(frozen=True, eq=False)
 class AlternativeStats:
     """Estimates and tests of a block of alternatives; each array has shape (variant).
 
@@ -208,4 +232,157 @@ class AlternativeStats:
     sigma_sq: Float
     chi_sq: Float
     log_p: Float
+    status: NDArray[np.int8]
+
+
+@dataclass(frozen=True, eq=False)
+class InteractionStats:
+    """Interactions of a block of variants with one covariate e; each array has shape (variant).
+
+    The model of a variant a is y ~ X + a + a e, e among the columns of X.
+
+    Attributes
+    ----------
+    n : ndarray, int64
+        Samples with a call.
+    effect_allele_frequency : ndarray, float64
+        Mean dosage of those samples over the ploidy.
+    beta, standard_error : ndarray, float64
+        Change of the effect of one allele with one unit of e, in units of y per unit of e.
+    sigma_sq : ndarray, float64
+        Variance scale refitted with the variant and its interaction.
+    chi_sq : ndarray, float64
+        The interaction's statistic beside X and a: likelihood ratio, Wald F, or score F.
+    log_p : ndarray, float64
+        Natural logarithm of its p-value; does not underflow.
+    beta_main, standard_error_main : ndarray, float64
+        Effect of one allele where e is 0, in units of y; center e for the effect at its mean.
+    status : ndarray, int8
+        :class:`Status`; wherever it is not OK every estimate is NaN.
+    """
+
+    n: NDArray[np.int64]
+    effect_allele_frequency: Float
+    beta: Float
+    standard_error: Float
+    sigma_sq: Float
+    chi_sq: Float
+    log_p: Float
+    beta_main: Float
+    standard_error_main: Float
+    status: NDArray[np.int8]
+
+
+@dataclass(frozen=True, eq=False)
+class RefitGrid:
+    """The null model at the values of log gamma where the inner products of alternatives are summed.
+
+    The first `n_series` nodes are Chebyshev-Lobatto points of a range, ascending, and carry a series; the
+    others (sentinels) only show whether a curve is lower outside. Everything is scaled: inner products are
+    multiplied by gamma^(-1/2), so that their size varies by half as many digits over the range.
+
+    Attributes
+    ----------
+    log_gamma : ndarray (node)
+    n_series : int
+    transform : ndarray (1 + covariate, 1 + covariate, node)
+        Right factor that turns [y, X] into [y - X beta, X L^-T] of the node.
+    identity : ndarray (node)
+        Scaled weight of plain inner products, 0 in a full-rank model.
+    rss : ndarray (node)
+        Scaled residual sum of squares of the null.
+    base : ndarray (2, node)
+        What REML and ML with an alternative owe to the null, less its value at the null's optimum.
+    at_bounds : (bool, bool)
+        Whether the range begins, and ends, at the bounds of the search.
+    margin : float
+        A sentinel above a window's lowest value by less than this calls for a second look.
+    """
+
+    log_gamma: Float
+    n_series: int
+    transform: Float
+    identity: Float
+    rss: Float
+    base: Float
+    at_bounds: tuple[bool, bool]
+    margin: float
+
+
+@dataclass(frozen=True, eq=False)
+class RefitTest:
+    """What a block of alternatives needs to be tested, each at its own variance ratio.
+
+    Built by :func:`dasklmm.numerics.refit.refit_test`; of the size of the rotated data.
+
+    Attributes
+    ----------
+    fixed : AlternativeTest
+        The likelihood ratio or Wald test at the null's variance ratio.
+    data : RotatedData
+    window : RefitGrid
+        Around the null's optimum, with sentinels outside.
+    whole : RefitGrid
+        All of the bounds.
+    log_likelihood : float
+        Plain log likelihood of the null at its own optimum within the bounds, constants included.
+    tolerance : float
+        Relative error of inner products between nodes, at most.
+    """
+
+    fixed: AlternativeTest
+    data: RotatedData
+    window: RefitGrid
+    whole: RefitGrid
+    log_likelihood: float
+    tolerance: float
+
+
+@dataclass(frozen=True, eq=False)
+class NodeWeights:
+    """Weights of some eigenvectors in the inner products at every node of a grid.
+
+    Attributes
+    ----------
+    squares : ndarray (eigen, node)
+    products : ndarray (eigen, (1 + covariate) node)
+    """
+
+    squares: Float
+    products: Float
+
+
+@dataclass(frozen=True, eq=False)
+class RefitStats:
+    """Estimates and tests of alternatives, each at its own variance ratio; each array has shape (variant).
+
+    Attributes
+    ----------
+    beta, standard_error : ndarray, float64
+        Effect of one unit of the alternative, and its standard error, in units of y; at the REML optimum.
+    sigma_sq : ndarray, float64
+        Variance scale at the REML optimum.
+    chi_sq : ndarray, float64
+        Likelihood ratio of the two ML optima, or Wald F at the REML optimum.
+    log_p : ndarray, float64
+        Natural logarithm of the p-value; does not underflow.
+    log_gamma, log_gamma_ml : ndarray, float64
+        Logarithm of the variance ratio at the REML and at the ML optimum.
+    log_likelihood : ndarray, float64
+        Plain log likelihood at the ML optimum, constants included.
+    at_boundary : ndarray, bool
+        Either optimum lies at a bound of the search, and the bound was taken.
+    status : ndarray, int8
+        :class:`Status`; wherever it is not OK every estimate is NaN.
+    """
+
+    beta: Float
+    standard_error: Float
+    sigma_sq: Float
+    chi_sq: Float
+    log_p: Float
+    log_gamma: Float
+    log_gamma_ml: Float
+    log_likelihood: Float
+    at_boundary: NDArray[np.bool_]
     status: NDArray[np.int8]

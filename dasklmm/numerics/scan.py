@@ -13,12 +13,14 @@ from dasklmm.errors import ShapeError
 from dasklmm.numerics.alternatives import (
     add_plain,
     add_rotated,
-    alternative_stats,
     collinearity_tolerance,
+    empty_sums,
+    stacked_stats,
+    stacked_tests,
     with_status,
 )
 from dasklmm.numerics.genotypes import block_statistics, centered, imputed
-from dasklmm.numerics.records import AlternativeStats, AlternativeTest, Float, Status
+from dasklmm.numerics.records import AlternativeStats, AlternativeTest, Float, StackedTests, Status
 
 # Variants rotated by one matrix product. Fixed, and padded at the end of a block, so that every variant
 # goes through a product of the same shape: in double precision its bits then do not depend on how the data
@@ -43,16 +45,23 @@ class ScanStats:
 
     Attributes
     ----------
-    tests : AlternativeStats
+    by_phenotype : tuple of AlternativeStats
+        In the order of the nulls.
     n : ndarray, int64
         Samples with a call.
     effect_allele_frequency : ndarray, float64
         Mean dosage of those samples over the ploidy.
     """
 
-    tests: AlternativeStats
+    by_phenotype: tuple[AlternativeStats, ...]
     n: NDArray[np.int64]
     effect_allele_frequency: Float
+
+    @property
+    def tests(self) -> AlternativeStats:
+        """Of the only phenotype."""
+        (tests,) = self.by_phenotype
+        return tests
 
 
 def rotate(block: NDArray[Any], p: NDArray[Any]) -> NDArray[Any]:
@@ -112,7 +121,7 @@ def _missing(block: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def scan_block(
-    null: AlternativeTest,
+    null: AlternativeTest | StackedTests,
     p: NDArray[Any] | RowBlocks,
     block: NDArray[Any],
     *,
@@ -125,7 +134,8 @@ def scan_block(
 
     Parameters
     ----------
-    null : AlternativeTest
+    null : AlternativeTest or StackedTests
+        Of one phenotype, or of several, which share the rotation.
     p : ndarray (eigen, sample), float32 or float64, or its row blocks one after the other
         Its dtype is the precision of the rotation; sums over eigenvectors are float64 in any case. Row
         blocks are for a P that does not fit in memory.
@@ -144,18 +154,20 @@ def scan_block(
     Returns
     -------
     ScanStats
-        Cost 2 eigen sample flop a variant; memory TILE_VARIANTS rows beside the block.
+        Cost 2 eigen sample flop a variant, and 2 eigen (2 + covariate) a phenotype; memory TILE_VARIANTS rows
+        beside the block. A phenotype's numbers do not depend on the others.
 
     Raises
     ------
     ShapeError
         P has not the model's eigenvectors and samples.
     """
+    null = null if isinstance(null, StackedTests) else stacked_tests([null])
     if samples is not None:
         block = np.take(block, samples, axis=1)
     counted = block_statistics(block)
     m = block.shape[0]
-    products, squares = np.zeros((m, 1 + null.f)), np.zeros(m)
+    products, squares = empty_sums(null, m)
     convert = centered if intercept else imputed
     parts = [slice(start, start + TILE_VARIANTS) for start in range(0, m, TILE_VARIANTS)]
     done, eigen = 0, slice(0, 0)
@@ -176,12 +188,15 @@ def scan_block(
     if eigen.stop != null.weights.shape[0]:
         raise ShapeError(f"p has {eigen.stop} eigenvectors and the model {null.weights.shape[0]}.")
     tolerance = collinearity_tolerance(np.result_type(p.dtype, np.float32), done)
-    tests = alternative_stats(null, products, squares, tolerance)
-    status = tests.status.copy()
-    status[counted.constant] = Status.CONSTANT
-    status[counted.not_finite] = Status.NOT_FINITE
-    status[counted.all_missing] = Status.ALL_MISSING
+    untested = np.zeros(m, dtype=np.int8)
+    untested[counted.constant] = Status.CONSTANT
+    untested[counted.not_finite] = Status.NOT_FINITE
+    untested[counted.all_missing] = Status.ALL_MISSING
     if not mean_impute:
-        status[(status == Status.OK) & (counted.n_called < block.shape[1])] = Status.MISSING_DOSAGE
+        untested[(untested == Status.OK) & (counted.n_called < block.shape[1])] = Status.MISSING_DOSAGE
+    tests = tuple(
+        with_status(stats, np.where(untested == Status.OK, stats.status, untested))
+        for stats in stacked_stats(null, products, squares, tolerance)
+    )
     frequency = np.where(counted.n_called > 0, counted.mean / ploidy, np.nan)
-    return ScanStats(with_status(tests, status), counted.n_called, frequency)
+    return ScanStats(tests, counted.n_called, frequency)

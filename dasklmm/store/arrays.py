@@ -150,15 +150,15 @@ class StoredArray:
     """Handle of a stored operand: small in a graph, read once by each process and kept.
 
     Holds a zarr.Array or anything with shape, dtype and ``[...]``, which must pickle. The key is made with
-    the handle, so that an array written anew under the same path is read anew.
+    the handle, so that an array written anew under the same path is read anew. A process keeps the `keep`
+    arrays that it used last.
     """
 
     _kept: ClassVar[OrderedDict[str, np.ndarray]] = OrderedDict()
     _lock = threading.Lock()
-    _limit = 2
 
-    def __init__(self, array: Any, dtype: Any = None) -> None:
-        self.array = array
+    def __init__(self, array: Any, dtype: Any = None, keep: int = 2) -> None:
+        self.array, self.keep = array, keep
         self.dtype = np.dtype(dtype or array.dtype)
         self.key = uuid.uuid4().hex
         self.token = array.attrs.get(TOKEN) if isinstance(array, zarr.Array) else None
@@ -196,7 +196,7 @@ class StoredArray:
                 value = np.ascontiguousarray(self.array[...], dtype=self.dtype)
                 value.setflags(write=False)
                 kept[self.key] = value
-                while len(kept) > StoredArray._limit:
+                while len(kept) > self.keep:
                     kept.popitem(last=False)
             kept.move_to_end(self.key)
             return kept[self.key]

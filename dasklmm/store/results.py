@@ -94,7 +94,8 @@ def write_results(
                 str(name),
                 shape=values.shape,
                 dtype=values.dtype,
-                chunks=(max(1, min(CHUNK_VARIANTS, values.size)),),
+                # a phenotype's numbers are apart from the others', so that one is read alone
+                chunks=(max(1, min(CHUNK_VARIANTS, values.shape[0])), *(1 for _ in values.shape[1:])),
                 dimension_names=[str(d) for d in variable.dims],
                 config={"write_empty_chunks": True},
                 attributes={str(k): v for k, v in variable.attrs.items()},

@@ -60,7 +60,7 @@ def interrupted(cohort, store):
 @every_damage
 @pytest.mark.parametrize(
     "name",
-    ["gram/00001", "gram/total", "null/00001", "p/00001/00000", "p/00001/rows", "test/00000/000002"],
+    ["gram/00001", "gram/total/000", "null/00001", "p/00001/00000", "p/00001/rows", "test/00000/000002"],
 )
 def test_damaged_record(cohort, wanted, tmp_path, name, damage):
     """Faults 5 and 6: a record of the unfinished work is damaged: it is computed anew, the rest is kept."""

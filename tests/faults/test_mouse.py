@@ -19,7 +19,12 @@ def command(mouse_prefix, out):
 
 def to_the_end(mouse_prefix, out):
     done = subprocess.run(
-        command(mouse_prefix, out), env=environment(), capture_output=True, text=True, timeout=400, check=False
+        command(mouse_prefix, out),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
 

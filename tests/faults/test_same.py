@@ -52,9 +52,9 @@ def test_any_chunking(cohort, double, tmp_path, chunks):
 
 def test_tasks_run_twice(cohort, wanted, tmp_path, monkeypatch):
     """Fault 16: every block is worked on and written twice (a straggler and its copy): the same bytes."""
-    from dasklmm import association
+    from dasklmm import scanning
 
-    real = association._keep_block
+    real = scanning._keep_block
     seen = []
 
     def twice(block, kept, name):
@@ -64,7 +64,7 @@ def test_tasks_run_twice(cohort, wanted, tmp_path, monkeypatch):
         seen.append((tmp_path / "r.zarr.work" / name).read_bytes() == first)
         return block
 
-    monkeypatch.setattr(association, "_keep_block", twice)
+    monkeypatch.setattr(scanning, "_keep_block", twice)
     cohort.scan(tmp_path / "r.zarr")
     assert len(seen) == 21
     assert all(seen)

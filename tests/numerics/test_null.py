@@ -159,12 +159,39 @@ def test_options_are_checked(case):
         reml.fit_null(data, maxiter=2)
 
 
-def test_the_better_of_two_minima_is_found():
-    """A curve with two minima: bounded Brent alone may end in the worse one."""
-    objective = lambda v: (v + 5) ** 2 * (v - 4) ** 2 / 100 + 0.2 * v  # noqa: E731
-    found = reml._minimise(objective, -8.0, 8.0, 1e-8, 500)
-    grid = np.linspace(-8, 8, 2001)
-    assert found.fun <= min(objective(v) for v in grid) + 1e-9
+@pytest.mark.parametrize("criterion", ["reml", "ml"])
+def test_the_lowest_minimum_is_found(criterion):
+    """Small problems, some of whose curves have two minima or none inside: as low as a fine grid anywhere."""
+    several = at_bounds = 0
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        n = int(rng.integers(6, 20))
+        s = np.sort(rng.gamma(0.3, 3, n))[::-1]
+        py = rng.standard_normal(n) * rng.choice([0.1, 1.0, 4.0], n)
+        data = design.rotated_data(py, rng.standard_normal((n, 1)), s)
+        values = reml.grid_values(data, np.linspace(-8, 8, 2001), criterion)
+        inside = values[1:-1]
+        several += np.sum((inside < values[:-2]) & (inside < values[2:])) > 1
+        fit = reml.fit_null(data, on_boundary="clamp", criterion=criterion)
+        at_bounds += fit.at_boundary
+        found = reml.neg_log_likelihood(data, reml.evaluate(data, fit.log_gamma), criterion)
+        assert found <= values.min() + 1e-9
+    assert several
+    assert at_bounds
+
+
+@pytest.mark.parametrize("rank", [None, 9])
+@pytest.mark.parametrize("criterion", ["reml", "ml"])
+def test_the_grid_has_the_values_of_its_points(criterion, rank):
+    rng = np.random.default_rng(4)
+    n = 24
+    s = np.sort(rng.gamma(1.0, 1.0, n))[::-1][:rank]
+    p = np.linalg.qr(rng.standard_normal((n, n)))[0][:rank]
+    y, x = rng.standard_normal(n), rng.standard_normal((n, 3))
+    data = design.rotated_data(p @ y, p @ x, s, *(() if rank is None else (y, x)))
+    grid = np.linspace(-8, 8, 9)
+    want = [reml.neg_log_likelihood(data, reml.evaluate(data, g), criterion) for g in grid]
+    np.testing.assert_allclose(reml.grid_values(data, grid, criterion), want, rtol=1e-12)
 
 
 @settings(max_examples=25, deadline=None)

@@ -1,0 +1,545 @@
+"""The steps of a scan, each of which leaves its work in records: kinship, null models, tests."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+
+import dasklmm
+from dasklmm import schema
+from dasklmm.cohort import Cohort, Cohorts
+from dasklmm.errors import DaskLMMError
+from dasklmm.lazy import associate, blocks, budget, run
+from dasklmm.lazy import kinship as lazy_kinship
+from dasklmm.lazy.eigen import genotype_stamp, leading_pairs
+from dasklmm.numerics import alternatives, design, reml, spectrum
+from dasklmm.numerics.genotypes import Gram
+from dasklmm.numerics.records import STATUS_LABELS, NullFit, RotatedData, Status
+from dasklmm.numerics.tails import lambda_gc
+from dasklmm.readers.dataset import is_readers_own
+from dasklmm.store import arrays
+from dasklmm.store.records import Memory, Records, damaged
+from dasklmm.store.results import fingerprint
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[str, int, int], None]
+
+# Samples from which an eigendecomposition on a worker takes all cores. Below it a second thread gains little,
+# and loses tenfold where another process holds its core: OpenBLAS's threads wait by spinning.
+ALL_CORES_FROM = 2048
+
+
+@dataclass
+class Clock:
+    """Seconds of each stage, what was kept from a former run, and a word to whoever watches."""
+
+    watcher: Progress | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    resumed: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    def tell(self, name: str, done: int, total: int) -> None:
+        """Report progress."""
+        if self.watcher is not None:
+            self.watcher(name, done, total)
+
+    def count(self, name: str, kept: int, computed: int) -> None:
+        """Count what was taken from a former run, and what was computed."""
+        counts = self.resumed.setdefault(name, {"kept": 0, "computed": 0})
+        counts["kept"] += kept
+        counts["computed"] += computed
+
+
+@dataclass(frozen=True, eq=False)
+class Null:
+    """Null model of one group of variants: its fit, the fit that the test uses (ML for score), and the test."""
+
+    data: RotatedData
+    fit: NullFit
+    tested: NullFit
+    pve: float
+    test: alternatives.AlternativeTest
+
+    def summary(self) -> dict[str, Any]:
+        """What is kept of it with the results."""
+        fit = self.fit
+        return {
+            "h_sq": fit.h_sq,
+            "h_sq_standard_error": fit.h_sq_standard_error,
+            "pve": self.pve,
+            "log_gamma": fit.log_gamma,
+            "gamma": fit.gamma,
+            "sigma_sq": fit.sigma_sq,
+            "tau_sq": fit.tau_sq,
+            "beta": [float(b) for b in fit.beta],
+            "log_likelihood": fit.log_likelihood,
+            "n": self.data.n,
+            "rank": self.data.r,
+            "log_gamma_tested": self.tested.log_gamma,
+            "at_boundary": fit.at_boundary or self.tested.at_boundary,
+        }
+
+
+class Scan:
+    """One run: what it reads, and the steps that leave their work in records.
+
+    Phenotypes of the same samples and covariates are a group, which shares Gram matrices and decompositions;
+    a unit is a group and a contig that is left out (or none). One pass over the genotypes tests all groups.
+
+    Parameters
+    ----------
+    ds : Dataset
+        Genotypes and the coordinates of their variants.
+    rows : dask.array.Array (variant, sample)
+        The dosages, in the blocks of the tasks.
+    cohorts : Cohorts
+    contigs : dict
+        Variants of each contig that is left out in turn, or all.
+    given : list, or None
+        A kinship or its eigenpairs for each group, where the kinship is not computed.
+    options : dict
+        Common to all phenotypes.
+    ranks : list of int
+        Eigenpairs of each group.
+    dtype : float32 or float64
+    streamed : bool
+        P is read piece by piece.
+    per_read : int
+        Groups whose Gram matrices one task adds to.
+    clock : Clock
+    """
+
+    def __init__(
+        self,
+        ds: xr.Dataset,
+        rows: da.Array,
+        cohorts: Cohorts,
+        contigs: dict[str, np.ndarray],
+        given: list[np.ndarray | xr.Dataset] | None,
+        options: dict[str, Any],
+        ranks: list[int],
+        dtype: Any,
+        streamed: bool,
+        per_read: int,
+        clock: Clock,
+    ) -> None:
+        self.ds, self.rows, self.cohorts, self.contigs = ds, rows, cohorts, contigs
+        self.given, self.options, self.ranks, self.dtype = given, options, ranks, dtype
+        self.streamed, self.per_read, self.clock = streamed, per_read, clock
+        self.slices = [schema.take(rows, index) for index in contigs.values()]
+        self.tested, self.to_test = 0, sum(part.numblocks[0] for part in self.slices)
+        self.variants_in_kinship = [0] * len(cohorts.groups)
+        self._content_digest: str | None = None
+        self._given_digest = None
+        if given is not None:
+            parts = [[g[v].values for v in "ps"] if isinstance(g, xr.Dataset) else [g] for g in given]
+            self._given_digest = fingerprint(*(value for part in parts for value in part))
+
+    def inputs(self) -> dict[str, Any]:
+        """Every input and option by name, as a value or a digest; equal ones give equal results."""
+        known = [np.asarray(self.ds[n].values) for n in schema.VARIANT_COORDS if n in self.ds.variables]
+        cohorts = self.cohorts.all
+        each = [self._of_cohort(cohort, rank) for cohort, rank in self._with_ranks()]
+        return {
+            **self.options,
+            **(each[0] if not self.cohorts.several else {k: [e[k] for e in each] for k in each[0]}),
+            "phenotype": self.cohorts.names if self.cohorts.several else self.cohorts.names[0],
+            "genotypes": fingerprint(
+                np.asarray(self.ds["sample_id"].values),
+                *known,
+                {str(k): v for k, v in self.ds.sizes.items()},
+                str(self.ds["dosage"].dtype),
+                self._content(),
+            ),
+            "blocks": fingerprint([list(part.chunks[0]) for part in self.slices]),
+            "samples": fingerprint(*(cohort.sample_id for cohort in cohorts)),
+            "phenotype values": fingerprint(*(cohort.y for cohort in cohorts)),
+            "covariate values": fingerprint(*(cohort.x for cohort in cohorts)),
+            "kinship values": self._given_digest,
+            "version": dasklmm.__version__,
+        }
+
+    def _with_ranks(self) -> Iterator[tuple[Cohort, int]]:
+        for group, rank in zip(self.cohorts.groups, self.ranks, strict=True):
+            for cohort in group:
+                yield cohort, rank
+
+    @staticmethod
+    def _of_cohort(cohort: Cohort, rank: int) -> dict[str, Any]:
+        return {
+            "intercept": bool(design.has_intercept(cohort.x)),
+            "covariates": cohort.covariates,
+            "n": int(cohort.y.size),
+            "n_covariates": int(cohort.x.shape[1]),
+            "rank": rank,
+        }
+
+    def _content(self) -> str:
+        """Digest of the genotypes; what had to be read for it is read once."""
+        if not is_readers_own(self.ds["dosage"].data) and self._content_digest is not None:
+            return self._content_digest
+        self._content_digest = genotype_stamp(self.ds)
+        return self._content_digest
+
+    def run(self, kept: Records | Memory) -> xr.Dataset:
+        """All steps; what `kept` holds already is not computed again."""
+        if self.given is None and not self.options["truncated"]:
+            with self.clock.stage("kinship"):
+                self._grams(kept)
+        width = len(associate.SCAN_COLUMNS) + 1
+        columns = np.full((self.rows.shape[0], len(self.cohorts.names), width), np.nan)
+        columns[..., 0], columns[..., -1] = 0.0, Status.NO_NULL_MODEL
+        summaries: dict[str, list[dict[str, Any]]] = {cohort.phenotype: [] for cohort in self.cohorts.all}
+        place = {name: k for k, name in enumerate(self.cohorts.names)}
+        for i, (contig, index) in enumerate(self.contigs.items()):
+            nulls: list[list[Null | str]] = []
+            for g, group in enumerate(self.cohorts.groups):
+                with self.clock.stage("null model"):
+                    nulls.append(self._nulls(kept, g, i))
+                self.clock.tell(
+                    "null model",
+                    i * len(self.cohorts.groups) + g + 1,
+                    len(self.contigs) * len(self.cohorts.groups),
+                )
+                for cohort, null in zip(group, nulls[g], strict=True):
+                    told = {"error": null} if isinstance(null, str) else null.summary()
+                    summaries[cohort.phenotype].append({"contig": contig, **told})
+            with self.clock.stage("test"):
+                found = self._test(kept, i, nulls)
+            for cohort, null in zip(
+                self.cohorts.all, [null for group in nulls for null in group], strict=True
+            ):
+                if not isinstance(null, str):
+                    columns[index, place[cohort.phenotype]] = found[:, 0]
+                    found = found[:, 1:]
+        return self._results(columns, summaries)
+
+    def _unit(self, g: int, i: int) -> str:
+        return f"{g * len(self.contigs) + i:05d}"
+
+    def _grams(self, kept: Records | Memory) -> None:
+        """One Gram matrix a unit, and the sum of each group."""
+        groups = range(len(self.cohorts.groups))
+        lanes = _lanes(kept, len(self.slices))
+        where = kept if isinstance(kept, Records) else None
+        keep = blocks.delayed_call(_keep_grams, "kinship-keep")
+        tasks, names = [], []
+        for start in groups[:: self.per_read]:
+            batch = groups[start : start + self.per_read]
+            for i, part in enumerate(self.slices):
+                wanted = [g for g in batch if kept.read(f"gram/{self._unit(g, i)}") is None]
+                self.clock.count("kinship", len(batch) - len(wanted), len(wanted))
+                if wanted:
+                    names.append([f"gram/{self._unit(g, i)}" for g in wanted])
+                    columns = [self.cohorts.groups[g][0].columns for g in wanted]
+                    grams = lazy_kinship.gram_matrices(
+                        part, self.options["kinship"], samples=columns, dtype=self.dtype, lanes=lanes
+                    )
+                    tasks.append(keep(grams, where, names[-1]))
+        found = run.run_blocks(tasks, functools.partial(self.clock.tell, "kinship"))
+        if where is None:
+            for grams, own in zip(found, names, strict=True):
+                _keep_grams(grams, kept, own)
+        for g in groups:
+            if kept.read(_total(g)) is None:
+                units = [f"gram/{self._unit(g, i)}" for i in range(len(self.slices))]
+                total = _gram(kept, units[0])
+                for name in units[1:]:
+                    total = total + _gram(kept, name)
+                _keep_grams([total], kept, [_total(g)])
+            self.variants_in_kinship[g] = _gram(kept, _total(g)).n_variants
+
+    def _nulls(self, kept: Records | Memory, g: int, i: int) -> list[Null | str]:
+        """Null model of each phenotype of a unit, or why there is none; P is left in `kept` if it is needed."""
+        needed = any(kept.read(name) is None for name in self._tests(i))
+        name = f"null/{self._unit(g, i)}"
+        found = kept.read(name)
+        if found is None or (needed and not _has_rotation(kept, self._unit(g, i))):
+            self._decompose(kept, g, i)
+            found = kept.read(name)
+            self.clock.count("null model", 0, 1)
+        else:
+            self.clock.count("null model", 1, 0)
+        if found is None:
+            raise damaged(kept.path, name)
+        table, meta = found
+        nulls: list[Null | str] = []
+        for t, cohort in enumerate(self.cohorts.groups[g]):
+            try:
+                nulls.append(_fit(table, t, meta["mean_diagonal"], cohort, self.options))
+            except DaskLMMError as error:
+                if not self.cohorts.several:
+                    raise
+                logger.warning("phenotype %r has no null model: %s", cohort.phenotype, error)
+                nulls.append(str(error))
+        return nulls
+
+    def _decompose(self, kept: Records | Memory, g: int, i: int) -> None:
+        """Leave the rotation of a unit in `kept`."""
+        group, rank, unit = self.cohorts.groups[g], self.ranks[g], self._unit(g, i)
+        y, x = np.column_stack([cohort.y for cohort in group]), group[0].x
+        # a low-rank inner product is a difference of large terms; float32 would lose 1e-3 of log10 p where
+        # one eigenvalue is thousands of times the rest
+        dtype = np.float64 if rank < x.shape[0] else self.dtype
+        without = f"gram/{unit}" if self.options["loco"] else None
+        if self.given is None and isinstance(kept, Records) and not self.options["truncated"]:
+            # where the Gram matrices lie: on a worker, with all of its machine's cores
+            run.call(_decompose_kept, kept, unit, _total(g), without, y, x, rank, dtype)
+            return
+        if self.options["truncated"]:
+            others = [part for j, part in enumerate(self.slices) if without is None or j != i]
+            pairs = leading_pairs(
+                others, rank, self.options["kinship"], samples=group[0].columns, dtype=self.dtype
+            )
+            self.variants_in_kinship[g] = max(self.variants_in_kinship[g], pairs.n_variants)
+            rotation = _Rotation(pairs.p, _table(pairs.p, pairs.s, y, x), pairs.mean_diagonal)
+        elif self.given is None:
+            rotation = _rotation(_kinship(kept, _total(g), without), y, x, rank)
+        elif isinstance(given := self.given[g], xr.Dataset):
+            p, s = np.asarray(given["p"].values), np.asarray(given["s"].values)
+            # what a truncated decomposition leaves out is not known, so neither is the kinship's trace
+            mean_diagonal = float(s.sum()) / x.shape[0] if s.size == x.shape[0] else float("nan")
+            rotation = _Rotation(p, _table(p, s, y, x), mean_diagonal)
+        else:
+            rotation = _rotation(np.array(given), y, x, rank)
+        _keep_rotation(kept, unit, rotation, dtype)
+
+    def _tests(self, i: int) -> list[str]:
+        return [f"test/{i:05d}/{j:06d}" for j in range(self.slices[i].numblocks[0])]
+
+    def _test(self, kept: Records | Memory, i: int, nulls: list[list[Null | str]]) -> np.ndarray:
+        """Tests of the variants of contig i, (variant, phenotype with a null model, column)."""
+        names = self._tests(i)
+        found = [kept.read(name) for name in names]
+        wanted = [j for j, block in enumerate(found) if block is None]
+        self.clock.count("test", len(names) - len(wanted), len(wanted))
+        out = [None if block is None else block[0] for block in found]
+        groups = []
+        for g, (group, own) in enumerate(zip(self.cohorts.groups, nulls, strict=True)):
+            tests = [null.test for null in own if not isinstance(null, str)]
+            if tests and wanted:
+                operand = _operand(kept, self._unit(g, i), self.streamed, len(nulls))
+                groups.append(
+                    associate.Group(
+                        alternatives.stacked_tests(tests),
+                        operand,
+                        group[0].columns,
+                        bool(design.has_intercept(group[0].x)),
+                    )
+                )
+        if wanted and groups:
+            lazily = associate.scan(groups, self.slices[i], ploidy=int(self.ds.attrs.get("ploidy", 2)))
+            lazy_blocks = blocks.delayed_blocks(lazily)
+            keep = blocks.delayed_call(_keep_block, f"scan-{self.options['test']}")
+            where = kept if isinstance(kept, Records) else None
+            parts = [keep(lazy_blocks[j], where, names[j]) for j in wanted]
+            before = self.tested + len(names) - len(wanted)
+
+            def tell(done: int, total: int) -> None:
+                self.clock.tell("test", before + done, self.to_test)
+
+            for j, block in zip(wanted, run.run_blocks(parts, tell), strict=True):
+                out[j] = block
+        self.tested += len(names)
+        for g in range(len(self.cohorts.groups)):
+            kept.drop(f"p/{self._unit(g, i)}")
+        width = len(associate.SCAN_COLUMNS) + 1
+        n_tested = sum(not isinstance(null, str) for own in nulls for null in own)
+        if not n_tested:
+            return np.empty((self.slices[i].shape[0], 0, width))
+        return np.concatenate([block for block in out if block is not None]).reshape(-1, n_tested, width)
+
+    def _results(self, columns: np.ndarray, summaries: dict[str, list[dict[str, Any]]]) -> xr.Dataset:
+        coords: dict[str, Any] = {n: self.ds[n] for n in schema.VARIANT_COORDS if n in self.ds.variables}
+        several = self.cohorts.several
+        names = self.cohorts.names
+        if several:
+            coords["phenotype"] = (schema.PHENOTYPE, np.array(names, dtype=str))
+        out = associate.dataset(columns if several else columns[:, 0], associate.SCAN_COLUMNS, coords)
+        each: dict[str, dict[str, Any]] = {}
+        for g, group in enumerate(self.cohorts.groups):
+            for cohort in group:
+                k = names.index(cohort.phenotype)
+                codes = columns[:, k, -1].astype(np.int64)
+                counts = dict(cohort.counts, variants=int(codes.size))
+                if self.given is None:
+                    counts["variants_in_kinship"] = self.variants_in_kinship[g]
+                for code, label in enumerate(STATUS_LABELS):
+                    if (codes == code).any():
+                        counts[f"status_{label}"] = int((codes == code).sum())
+                log_p = out["neg_log10_p_value"].values
+                each[cohort.phenotype] = {
+                    **self._of_cohort(cohort, self.ranks[g]),
+                    "lambda_gc": lambda_gc(log_p[:, k] if several else log_p),
+                    "counts": counts,
+                    "null": summaries[cohort.phenotype],
+                }
+                if cohort.categories:
+                    each[cohort.phenotype]["categories"] = cohort.categories
+        for name, reason in self.cohorts.failed.items():
+            each[name] = {"error": reason}
+        out.attrs = {
+            **self.options,
+            **(
+                {"phenotype": names, "phenotypes": each}
+                if several
+                else {"phenotype": names[0], **each[names[0]]}
+            ),
+            "dasklmm_version": dasklmm.__version__,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": {k: round(v, 3) for k, v in self.clock.seconds.items()},
+            "resumed": self.clock.resumed,
+        }
+        return out
+
+
+# what tasks do -----------------------------------------------------------------------------------
+
+
+def _keep_grams(
+    grams: Sequence[Gram], kept: Records | Memory | None, names: Sequence[str]
+) -> Sequence[Gram] | None:
+    if kept is None:
+        return grams
+    for gram, name in zip(grams, names, strict=True):
+        kept.write(name, gram.matrix, n_variants=gram.n_variants)
+    return None
+
+
+def _keep_block(block: np.ndarray, kept: Records | None, name: str) -> np.ndarray:
+    if kept is not None:
+        kept.write(name, block)
+    return block
+
+
+def _lanes(kept: Records | Memory, contigs: int) -> int:
+    """Sums of a contig's blocks side by side; kept, so that a run taken up elsewhere adds in the same order."""
+    found = kept.read("gram/lanes")
+    if found is None:
+        found = np.array([-(-run.parallelism() // contigs)]), {}
+        kept.write("gram/lanes", found[0])
+    return int(found[0][0])
+
+
+def _total(g: int) -> str:
+    return f"gram/total/{g:03d}"
+
+
+def _gram(kept: Records | Memory, name: str) -> Gram:
+    found = kept.read(name)
+    if found is None:
+        raise damaged(kept.path, name)
+    return Gram(found[0], int(found[1]["n_variants"]))
+
+
+def _kinship(kept: Records | Memory, total: str, without: str | None) -> np.ndarray:
+    """Kinship of all contigs, or of all but one."""
+    return lazy_kinship.scaled(_gram(kept, total), None if without is None else _gram(kept, without))
+
+
+@dataclass(frozen=True, eq=False)
+class _Rotation:
+    """Eigenvectors (eigen, sample), and a table (eigen, 1 + phenotype + covariate) of s, PY and PX."""
+
+    p: np.ndarray
+    table: np.ndarray
+    mean_diagonal: float
+
+
+def _rotation(k: np.ndarray, y: np.ndarray, x: np.ndarray, rank: int) -> _Rotation:
+    """Of a kinship that is given up: its memory serves the eigenvectors."""
+    if design.has_intercept(x):
+        # leaves REML as it is; the plain likelihood of the score test and PVE are then GEMMA's
+        k = spectrum.double_centered(k, overwrite=True)
+    mean_diagonal = spectrum.mean_diagonal(k)
+    with blocks.all_blas_threads() if x.shape[0] >= ALL_CORES_FROM else blocks.one_blas_thread():
+        pairs = spectrum.eigendecompose(k, rank, overwrite=True)
+    return _Rotation(pairs.p, _table(pairs.p, pairs.s, y, x), mean_diagonal)
+
+
+def _table(p: np.ndarray, s: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    # column by column: the bits of one product of all would depend on how many phenotypes there are
+    return np.column_stack([s, *(p @ np.ascontiguousarray(column) for column in y.T), p @ x])
+
+
+def _keep_rotation(kept: Records | Memory, unit: str, rotation: _Rotation, dtype: Any) -> None:
+    p = rotation.p.astype(dtype, copy=False)
+    if isinstance(kept, Records):
+        kept.write_rows(f"p/{unit}", p, budget.STREAM_BYTES)
+    else:
+        kept.write(f"p/{unit}", p)
+    kept.write(f"null/{unit}", rotation.table, mean_diagonal=rotation.mean_diagonal)
+
+
+def _decompose_kept(
+    kept: Records,
+    unit: str,
+    total: str,
+    without: str | None,
+    y: np.ndarray,
+    x: np.ndarray,
+    rank: int,
+    dtype: Any,
+) -> None:
+    budget.return_free_memory()
+    budget.check_eigendecomposition(x.shape[0])
+    _keep_rotation(kept, unit, _rotation(_kinship(kept, total, without), y, x, rank), dtype)
+    budget.return_free_memory()
+
+
+def _fit(table: np.ndarray, t: int, mean_diagonal: float, cohort: Cohort, options: dict[str, Any]) -> Null:
+    """Null model of the phenotype whose rotation is column 1 + t of a table."""
+    y, x, test = cohort.y, cohort.x, options["test"]
+    unrotated = (y, x) if table.shape[0] < y.size else (None, None)
+    px = table[:, -x.shape[1] :]
+    data = design.rotated_data(table[:, 1 + t], px, table[:, 0], *unrotated, cohort.covariates)
+    fit = reml.fit_null(data, on_boundary="clamp")
+    if fit.at_boundary:
+        logger.warning("the variance ratio lies at a bound: log_gamma %.3g", fit.log_gamma)
+    tested = fit
+    if test == "score":
+        tested = reml.fit_null(data, criterion="ml", on_boundary="clamp")
+        if tested.at_boundary:
+            logger.warning("the ML variance ratio lies at a bound: log_gamma %.3g", tested.log_gamma)
+    pve = reml.proportion_of_variance(fit, mean_diagonal)
+    return Null(data, fit, tested, pve, alternatives.alternative_test(data, tested.log_gamma, test))
+
+
+def _has_rotation(kept: Records | Memory, unit: str) -> bool:
+    if isinstance(kept, Memory):
+        return kept.read(f"p/{unit}") is not None
+    rows = kept.stored_rows(f"p/{unit}")
+    return rows is not None and rows.whole()
+
+
+def _operand(kept: Records | Memory, unit: str, streamed: bool, together: int) -> Any:
+    """P as the blocks find it: in its records, in memory for threads, or scattered over a cluster."""
+    name = f"p/{unit}"
+    if isinstance(kept, Records):
+        rows = kept.stored_rows(name)
+        if rows is None:
+            raise damaged(kept.path, name)
+        return rows if streamed else arrays.StoredArray(rows, keep=together)
+    found = kept.read(name)
+    assert found is not None  # left by _nulls
+    client = run.active_client()
+    return found[0] if client is None else client.scatter(found[0], broadcast=True, hash=False)

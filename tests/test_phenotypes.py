@@ -1,0 +1,168 @@
+"""Several phenotypes in one scan: each has the numbers it would have alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import dasklmm
+from dasklmm import errors
+from dasklmm.store.results import open_results
+
+N, M = 110, 260
+OF_THE_RUN = ("created", "seconds", "resumed")
+
+
+@pytest.fixture(scope="module")
+def cohort():
+    ds = dasklmm.simulate(N, M, n_contigs=3, seed=8)
+    return ds.assign(dosage=ds["dosage"].chunk({"variant": 70}))
+
+
+@pytest.fixture(scope="module")
+def tables(cohort):
+    """Five phenotypes of three patterns of missingness, one that is constant, and two covariates."""
+    ids = cohort["sample_id"].values
+    rng = np.random.default_rng(2)
+    base = cohort["phenotype"].values
+    y = pd.DataFrame({f"t{k}": base + rng.standard_normal(N) for k in range(5)}, index=ids)
+    y.iloc[:9, 1] = np.nan
+    y.iloc[4:6, 2] = np.nan
+    y.iloc[:9, 4] = np.nan
+    y["flat"] = 2.0
+    x = pd.DataFrame(cohort["covariates"].values, index=ids, columns=["age", "sex"])
+    return y, x
+
+
+def same(one, other):
+    """Equal to the bit, attributes too."""
+    assert {k: v for k, v in one.attrs.items() if k not in OF_THE_RUN} == {
+        k: v for k, v in other.attrs.items() if k not in OF_THE_RUN
+    }
+    assert one.drop_attrs().identical(other.drop_attrs())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"loco": False, "test": "score"}, {"rank": 30, "precision": "double"}],
+    ids=["loco", "score", "low rank"],
+)
+def test_together_and_alone(cohort, tables, options):
+    """Scanned together, phenotypes have the bits that they have alone, whatever their missingness."""
+    y, x = tables
+    together = dasklmm.gwas(cohort, y, x, **options)
+    assert dict(together.sizes) == {"variant": M, "phenotype": 6}
+    for name in list(y.columns)[:5]:
+        alone = dasklmm.gwas(cohort, y[[name]], x, **options)
+        got = dasklmm.phenotype_results(together, name)
+        same(got, alone)
+        assert got.attrs["n"] == int(y[name].notna().sum())
+
+
+def test_chosen_phenotypes_in_their_order(cohort, tables):
+    y, _ = tables
+    got = dasklmm.gwas(cohort, y, phenotype=["t3", "t1"], loco=False)
+    assert got["phenotype"].values.tolist() == ["t3", "t1"] == got.attrs["phenotype"]
+    one = dasklmm.gwas(cohort, y, phenotype=["t1"], loco=False)
+    assert one.sizes["phenotype"] == 1
+    same(dasklmm.phenotype_results(one, "t1"), dasklmm.phenotype_results(got, "t1"))
+    alone = dasklmm.gwas(cohort, y, phenotype="t1", loco=False)
+    assert dict(alone.sizes) == {"variant": M}
+    assert dasklmm.phenotype_results(alone, "t1") is alone
+
+
+def test_a_phenotype_that_fails_does_not_end_the_run(cohort, tables, caplog):
+    y, x = tables
+    got = dasklmm.gwas(cohort, y[["t0", "flat"]].assign(word="a"), x)
+    assert "flat" in caplog.text
+    assert "is constant" in got.attrs["phenotypes"]["flat"]["error"]
+    assert "not numeric" in got.attrs["phenotypes"]["word"]["error"]
+    flat = got.sel(phenotype="flat")
+    assert (flat["status"] == "no_null_model").all()
+    assert np.isnan(flat["beta"]).all()
+    assert (flat["n"] == 0).all()
+    with pytest.raises(errors.PhenotypeError, match="none of 2 phenotypes"):
+        dasklmm.gwas(cohort, y[["flat"]].assign(word="a"), x)
+    with pytest.raises(errors.PhenotypeError, match="'flat' is constant"):
+        dasklmm.gwas(cohort, y[["flat"]], x)
+
+
+def test_a_phenotype_at_the_boundary_is_flagged(cohort, tables):
+    y, _ = tables
+    # along the eigenvectors that kinship has least of, so that none of it is heritable
+    noise = np.linalg.eigh(dasklmm.kinship(cohort).values)[1][:, 1:4].sum(axis=1)
+    got = dasklmm.gwas(cohort, y[["t0"]].assign(noise=noise), loco=False)
+    assert got.attrs["phenotypes"]["noise"]["null"][0]["at_boundary"] is True
+    assert got.attrs["phenotypes"]["t0"]["null"][0]["at_boundary"] is False
+    assert (got["status"] == "ok").all()
+
+
+def test_stored_resumed_and_reopened(cohort, tables, tmp_path):
+    y, x = tables
+    seen = []
+
+    def stop(stage, done, total):
+        seen.append((stage, done, total))
+        if stage == "test" and done == 3:
+            raise KeyboardInterrupt
+
+    store = tmp_path / "r.zarr"
+    with pytest.raises(KeyboardInterrupt):
+        dasklmm.gwas(cohort, y, x, store=store, progress=stop)
+    assert ("null model", 1, 9) in seen  # three groups, three contigs
+    got = dasklmm.gwas(cohort, y, x, store=store)
+    assert got.attrs["resumed"]["kinship"] == {"kept": 9, "computed": 0}
+    assert got.attrs["resumed"]["test"]["kept"] >= 2
+    want = dasklmm.gwas(cohort, y, x)
+    assert got.drop_attrs().identical(want.drop_attrs())
+    again = open_results(store)
+    assert again.drop_attrs().identical(want.drop_attrs())
+    same(dasklmm.phenotype_results(again, "t2"), dasklmm.phenotype_results(want, "t2"))
+    with pytest.raises(errors.StoreError, match=r"differs in: .*phenotype"):
+        dasklmm.gwas(cohort, y[["t0", "t1"]], x, store=store)
+
+
+def test_on_a_cluster(cohort, tables):
+    y, x = tables
+    want = dasklmm.gwas(cohort, y, x)
+    with dasklmm.local_cluster(n_workers=2, memory_limit="1GB") as cluster, cluster.get_client():
+        got = dasklmm.gwas(cohort, y, x)
+    assert got.drop_attrs().identical(want.drop_attrs())
+
+
+def test_one_reading_of_the_genotypes_for_all(cohort, tables):
+    """The tests of three groups read each block once; so do their Gram matrices where memory allows."""
+    y, _ = tables
+    read = []
+
+    def counted(block, block_info=None):
+        if block_info:
+            read.append(block_info[0]["chunk-location"])
+        return block
+
+    dosage = cohort["dosage"].data.map_blocks(counted, dtype=np.int8, meta=np.empty((0, 0), np.int8))
+    dasklmm.gwas(cohort.assign(dosage=(("variant", "sample"), dosage)), y, loco=False)
+    assert len(read) == 2 * dosage.numblocks[0]
+
+
+def test_phenotypes_that_cannot_be_told_apart(cohort, tables):
+    y, _ = tables
+    with pytest.raises(errors.PhenotypeError, match="each name once"):
+        dasklmm.gwas(cohort, pd.concat([y[["t0"]], y[["t0"]]], axis=1))
+    with pytest.raises(errors.PhenotypeError, match="no phenotype 'nix'"):
+        dasklmm.gwas(cohort, y, phenotype=["t0", "nix"])
+    got = dasklmm.gwas(cohort, y, phenotype=["t0", "t1"], loco=False)
+    with pytest.raises(errors.PhenotypeError, match="they are of t0, t1"):
+        dasklmm.phenotype_results(got, "t2")
+
+
+def test_inverse_normal_transform(cohort, tables):
+    """Only the order of the values counts."""
+    y, x = tables
+    got = dasklmm.gwas(cohort, y[["t1"]], x, transform="inverse_normal", loco=False)
+    bent = dasklmm.gwas(cohort, np.exp(y[["t1"]] / 3), x, transform="inverse_normal", loco=False)
+    np.testing.assert_array_equal(got["beta"], bent["beta"])
+    assert got.attrs["transform"] == "inverse_normal"
+    with pytest.raises(errors.OptionError, match="transform"):
+        dasklmm.gwas(cohort, y[["t1"]], x, transform="log")
