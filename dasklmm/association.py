@@ -38,6 +38,11 @@ from dasklmm.store.results import (
 )
 
 
+# Values of the variance ratio at which a refit sums inner products: 20 to 30 in its window where it was
+# measured, and about 70 for the few variants that need the whole range.
+NODES = 32
+
+
 def gwas(
     genotypes: Any,
     phenotypes: Any,
@@ -77,8 +82,9 @@ def gwas(
         Leave-one-contig-out: a variant is tested with the kinship of all other contigs, so that it does not
         stand in its own null. Needs a computed kinship and at least two contigs.
     test : {"lrt", "wald", "score"}
-    variance_ratio : {"null"}
-        The null's variance ratio is used for every variant.
+    variance_ratio : {"null", "per_variant"}
+        Test every variant at the null's variance ratio, or refit it for each, as GEMMA does: beta, its
+        standard error and Wald's test at the REML optimum, the likelihood ratio of the two ML optima.
     rank : int, optional
         Keep only this many leading eigenpairs of the kinship (a low-rank model). Default: all.
     truncated : bool
@@ -110,6 +116,7 @@ def gwas(
     Dataset (variant), or (variant, phenotype) of several phenotypes
         n, effect_allele_frequency, beta, standard_error (per copy of the effect allele, in units of the
         phenotype), sigma_sq, chi_sq, p_value, neg_log10_p_value, status; coordinates of the variants;
+        with variance_ratio="per_variant" log_gamma (REML), log_gamma_ml, log_likelihood (ML) and at_boundary;
         attributes with the null model of each contig, options, counts and versions. A null at a bound of
         the variance ratio is flagged there (at_boundary), and does not end the run. `resumed` counts what was
         taken from a former run and what was computed. Of several phenotypes, attrs["phenotypes"] holds what
@@ -156,7 +163,8 @@ def gwas(
     if not truncated and not (given and all(isinstance(pairs, xr.Dataset) for pairs in given)):
         budget.check_eigendecomposition(largest)
     rows = schema.as_rows(ds["dosage"], "dosage", (schema.VARIANT, schema.SAMPLE), None).data
-    budget.check_results(rows.shape[0], len(cohorts.names), len(associate.SCAN_COLUMNS) + 1)
+    columns = associate.VARIANCE_RATIOS[variance_ratio]
+    budget.check_results(rows.shape[0], len(cohorts.names), len(columns) + 1)
     options: dict[str, Any] = {
         "test": test,
         "variance_ratio": variance_ratio,
@@ -180,6 +188,7 @@ def gwas(
         8 if low_rank else np.dtype(dtype).itemsize,
         len(cohorts.names),
         len(first),
+        NODES if variance_ratio == "per_variant" else 0,
     )
     room = budget.Room.of(run.active_client())
     most, streamed = shape.fitting_rows(room, kinship=given is None and not truncated)
@@ -282,9 +291,15 @@ def _sees(work: str) -> bool:
 def _check_options(test: str, variance_ratio: str, kinship: Any, loco: bool) -> None:
     if test not in alternatives.TESTS:
         raise OptionError(f"test is {test!r}; it is one of {', '.join(map(repr, alternatives.TESTS))}.")
-    if variance_ratio != "null":
+    if variance_ratio not in associate.VARIANCE_RATIOS:
         raise OptionError(
-            f"variance_ratio is {variance_ratio!r}; 'null' (the null's ratio for every variant) is needed."
+            f"variance_ratio is {variance_ratio!r}; it is 'null' (the null's ratio for every variant) or "
+            "'per_variant' (each variant's own)."
+        )
+    if variance_ratio == "per_variant" and test == "score":
+        raise OptionError(
+            "the score test is taken at the null's variance ratio, so that there is nothing to refit. Give "
+            "test='lrt' or 'wald', or variance_ratio='null'."
         )
     if isinstance(kinship, str) and "/" not in kinship and not arrays.exists(kinship):
         lazy_kinship.check_method(kinship)

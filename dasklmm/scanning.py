@@ -22,9 +22,17 @@ from dasklmm.errors import DaskLMMError
 from dasklmm.lazy import associate, blocks, budget, run
 from dasklmm.lazy import kinship as lazy_kinship
 from dasklmm.lazy.eigen import genotype_stamp, leading_pairs
-from dasklmm.numerics import alternatives, design, reml, spectrum
+from dasklmm.numerics import alternatives, design, refit, reml, spectrum
 from dasklmm.numerics.genotypes import Gram
-from dasklmm.numerics.records import STATUS_LABELS, NullFit, RotatedData, Status
+from dasklmm.numerics.records import (
+    STATUS_LABELS,
+    AlternativeTest,
+    NullFit,
+    RefitTest,
+    RotatedData,
+    StackedTests,
+    Status,
+)
 from dasklmm.numerics.tails import lambda_gc
 from dasklmm.readers.dataset import is_readers_own
 from dasklmm.store import arrays
@@ -77,7 +85,7 @@ class Null:
     fit: NullFit
     tested: NullFit
     pve: float
-    test: alternatives.AlternativeTest
+    test: AlternativeTest | RefitTest
 
     def summary(self) -> dict[str, Any]:
         """What is kept of it with the results."""
@@ -145,6 +153,7 @@ class Scan:
         self.ds, self.rows, self.cohorts, self.contigs = ds, rows, cohorts, contigs
         self.given, self.options, self.ranks, self.dtype = given, options, ranks, dtype
         self.streamed, self.per_read, self.clock = streamed, per_read, clock
+        self.columns = associate.VARIANCE_RATIOS[options["variance_ratio"]]
         self.slices = [schema.take(rows, index) for index in contigs.values()]
         self.tested, self.to_test = 0, sum(part.numblocks[0] for part in self.slices)
         self.variants_in_kinship = [0] * len(cohorts.groups)
@@ -205,9 +214,11 @@ class Scan:
         if self.given is None and not self.options["truncated"]:
             with self.clock.stage("kinship"):
                 self._grams(kept)
-        width = len(associate.SCAN_COLUMNS) + 1
-        columns = np.full((self.rows.shape[0], len(self.cohorts.names), width), np.nan)
-        columns[..., 0], columns[..., -1] = 0.0, Status.NO_NULL_MODEL
+        columns = np.full((self.rows.shape[0], len(self.cohorts.names), len(self.columns) + 1), np.nan)
+        for j, name in enumerate(self.columns):
+            if name in associate.INTEGERS + associate.TRUTH_VALUES:
+                columns[..., j] = 0.0
+        columns[..., -1] = Status.NO_NULL_MODEL
         summaries: dict[str, list[dict[str, Any]]] = {cohort.phenotype: [] for cohort in self.cohorts.all}
         place = {name: k for k, name in enumerate(self.cohorts.names)}
         for i, (contig, index) in enumerate(self.contigs.items()):
@@ -338,18 +349,14 @@ class Scan:
             tests = [null.test for null in own if not isinstance(null, str)]
             if tests and wanted:
                 operand = _operand(kept, self._unit(g, i), self.streamed, len(nulls))
-                groups.append(
-                    associate.Group(
-                        alternatives.stacked_tests(tests),
-                        operand,
-                        group[0].columns,
-                        bool(design.has_intercept(group[0].x)),
-                    )
-                )
+                samples, intercept = group[0].columns, bool(design.has_intercept(group[0].x))
+                groups.append(associate.Group(_together(tests), operand, samples, intercept))
         if wanted and groups:
-            lazily = associate.scan(groups, self.slices[i], ploidy=int(self.ds.attrs.get("ploidy", 2)))
+            label = f"scan-{self.options['test']}"
+            ploidy = int(self.ds.attrs.get("ploidy", 2))
+            lazily = associate.scan(groups, self.slices[i], label=label, columns=self.columns, ploidy=ploidy)
             lazy_blocks = blocks.delayed_blocks(lazily)
-            keep = blocks.delayed_call(_keep_block, f"scan-{self.options['test']}")
+            keep = blocks.delayed_call(_keep_block, label)
             where = kept if isinstance(kept, Records) else None
             parts = [keep(lazy_blocks[j], where, names[j]) for j in wanted]
             before = self.tested + len(names) - len(wanted)
@@ -362,7 +369,7 @@ class Scan:
         self.tested += len(names)
         for g in range(len(self.cohorts.groups)):
             kept.drop(f"p/{self._unit(g, i)}")
-        width = len(associate.SCAN_COLUMNS) + 1
+        width = len(self.columns) + 1
         n_tested = sum(not isinstance(null, str) for own in nulls for null in own)
         if not n_tested:
             return np.empty((self.slices[i].shape[0], 0, width))
@@ -374,7 +381,7 @@ class Scan:
         names = self.cohorts.names
         if several:
             coords["phenotype"] = (schema.PHENOTYPE, np.array(names, dtype=str))
-        out = associate.dataset(columns if several else columns[:, 0], associate.SCAN_COLUMNS, coords)
+        out = associate.dataset(columns if several else columns[:, 0], self.columns, coords)
         each: dict[str, dict[str, Any]] = {}
         for g, group in enumerate(self.cohorts.groups):
             for cohort in group:
@@ -521,7 +528,14 @@ def _fit(table: np.ndarray, t: int, mean_diagonal: float, cohort: Cohort, option
         if tested.at_boundary:
             logger.warning("the ML variance ratio lies at a bound: log_gamma %.3g", tested.log_gamma)
     pve = reml.proportion_of_variance(fit, mean_diagonal)
+    if options["variance_ratio"] == "per_variant":
+        return Null(data, fit, tested, pve, refit.refit_test(data, fit, test))
     return Null(data, fit, tested, pve, alternatives.alternative_test(data, tested.log_gamma, test))
+
+
+def _together(tests: Sequence[AlternativeTest | RefitTest]) -> StackedTests | tuple[RefitTest, ...]:
+    fixed = [test for test in tests if isinstance(test, AlternativeTest)]
+    return alternatives.stacked_tests(fixed) if fixed else tuple(t for t in tests if isinstance(t, RefitTest))
 
 
 def _has_rotation(kept: Records | Memory, unit: str) -> bool:

@@ -14,12 +14,26 @@ from dasklmm import schema
 from dasklmm.errors import ShapeError
 from dasklmm.lazy import blocks
 from dasklmm.numerics.alternatives import check_block, test_block
-from dasklmm.numerics.records import STATUS_LABELS, AlternativeStats, AlternativeTest, StackedTests
+from dasklmm.numerics.records import (
+    STATUS_LABELS,
+    AlternativeStats,
+    AlternativeTest,
+    RefitStats,
+    RefitTest,
+    StackedTests,
+)
+from dasklmm.numerics.refit_scan import refit_scan_block
 from dasklmm.numerics.scan import scan_block
 from dasklmm.numerics.tails import neg_log10, p_value
 
 TEST_COLUMNS = ("beta", "standard_error", "sigma_sq", "chi_sq", "p_value", "neg_log10_p_value")
 SCAN_COLUMNS = ("n", "effect_allele_frequency", *TEST_COLUMNS)
+REFIT_COLUMNS = ("log_gamma", "log_gamma_ml", "log_likelihood", "at_boundary")
+VARIANCE_RATIOS: Mapping[str, tuple[str, ...]] = {
+    "null": SCAN_COLUMNS,
+    "per_variant": (*SCAN_COLUMNS, *REFIT_COLUMNS),
+}
+INTEGERS, TRUTH_VALUES = ("n",), ("at_boundary",)
 
 ATTRIBUTES: Mapping[str, dict[str, str]] = {
     "n": {"long_name": "samples with a call"},
@@ -30,12 +44,19 @@ ATTRIBUTES: Mapping[str, dict[str, str]] = {
     "chi_sq": {"long_name": "statistic of the test"},
     "p_value": {"long_name": "p-value; 0 where it underflows"},
     "neg_log10_p_value": {"long_name": "-log10 of the p-value; does not underflow"},
+    "log_gamma": {"long_name": "logarithm of the variance ratio with the variant, by REML"},
+    "log_gamma_ml": {"long_name": "logarithm of the variance ratio with the variant, by maximum likelihood"},
+    "log_likelihood": {"long_name": "log likelihood with the variant at log_gamma_ml"},
+    "at_boundary": {"long_name": "whether a variance ratio lies at a bound of the search"},
     "status": {"long_name": "'ok', or why the row has no test"},
 }
 
 
-def columns_of(stats: AlternativeStats) -> np.ndarray:
-    """TEST_COLUMNS and status of a block, (variant, 7) float64."""
+def columns_of(stats: AlternativeStats | RefitStats) -> np.ndarray:
+    """TEST_COLUMNS, those of a refit, and status of a block, (variant, column) float64."""
+    refit: list[np.ndarray] = []
+    if isinstance(stats, RefitStats):
+        refit = [getattr(stats, name) for name in REFIT_COLUMNS]
     return np.column_stack(
         [
             stats.beta,
@@ -44,6 +65,7 @@ def columns_of(stats: AlternativeStats) -> np.ndarray:
             stats.chi_sq,
             p_value(stats.log_p),
             neg_log10(stats.log_p),
+            *refit,
             stats.status,
         ]
     )
@@ -59,7 +81,8 @@ class Group:
 
     Attributes
     ----------
-    null : StackedTests
+    null : StackedTests, or tuple of RefitTest
+        One test a phenotype.
     p : ndarray, handle or future
         P (eigen, sample).
     samples : ndarray of int or None
@@ -68,7 +91,7 @@ class Group:
         Whether a constant lies in the span of the covariates.
     """
 
-    null: StackedTests
+    null: StackedTests | tuple[RefitTest, ...]
     p: Any
     samples: np.ndarray | None
     intercept: bool
@@ -77,23 +100,26 @@ class Group:
 def _scan_block(
     block: np.ndarray,
     *,
-    nulls: list[StackedTests],
+    nulls: list[StackedTests | tuple[RefitTest, ...]],
     samples: list[np.ndarray | None],
     intercepts: list[bool],
     mean_impute: bool,
     ploidy: int,
     **rotations: np.ndarray,
 ) -> np.ndarray:
-    columns = []
+    columns: list[np.ndarray] = []
     for g, null in enumerate(nulls):
-        scanned = scan_block(
-            null,
-            rotations[f"p{g}"],
-            block,
-            samples=samples[g],
-            intercept=intercepts[g],
-            mean_impute=mean_impute,
-            ploidy=ploidy,
+        options: dict[str, Any] = {
+            "samples": samples[g],
+            "intercept": intercepts[g],
+            "mean_impute": mean_impute,
+            "ploidy": ploidy,
+        }
+        p = rotations[f"p{g}"]
+        scanned = (
+            scan_block(null, p, block, **options)
+            if isinstance(null, StackedTests)
+            else refit_scan_block(null, p, block, **options)
         )
         for tests in scanned.by_phenotype:
             columns += [scanned.n, scanned.effect_allele_frequency, columns_of(tests)]
@@ -145,20 +171,30 @@ def test_alternatives(
 test_alternatives.__test__ = False  # type: ignore[attr-defined]  # not a test of this package
 
 
-def scan(groups: Sequence[Group], dosage: da.Array, *, mean_impute: bool = True, ploidy: int = 2) -> da.Array:
+def scan(
+    groups: Sequence[Group],
+    dosage: da.Array,
+    *,
+    label: str,
+    columns: tuple[str, ...] = SCAN_COLUMNS,
+    mean_impute: bool = True,
+    ploidy: int = 2,
+) -> da.Array:
     """Rotate and test genotypes for all phenotypes in one task a block. Lazy.
 
     Returns
     -------
     dask.array.Array (variant, column)
-        SCAN_COLUMNS and status of each phenotype, group by group.
+        `columns` and status of each phenotype, group by group.
     """
-    phenotypes = sum(len(group.null.tests) for group in groups)
+    phenotypes = sum(
+        len(group.null.tests if isinstance(group.null, StackedTests) else group.null) for group in groups
+    )
     return blocks.map_variants(
         _scan_block,
         dosage,
-        label=f"scan-{groups[0].null.tests[0].test}",
-        width=phenotypes * (len(SCAN_COLUMNS) + 1),
+        label=label,
+        width=phenotypes * (len(columns) + 1),
         nulls=[group.null for group in groups],
         samples=[group.samples for group in groups],
         intercepts=[group.intercept for group in groups],
@@ -174,7 +210,9 @@ def dataset(data: Any, columns: tuple[str, ...], coords: Mapping[Any, Any], **at
     dims = (schema.VARIANT, schema.PHENOTYPE)[: data.ndim - 1]
     for j, name in enumerate(columns):
         column = data[..., j]
-        variables[name] = (dims, column.astype(np.int64) if name == "n" else column)
+        if name in INTEGERS or name in TRUTH_VALUES:
+            column = column.astype(np.int64 if name in INTEGERS else np.bool_)
+        variables[name] = (dims, column)
     codes = data[..., len(columns)]
     status = (
         codes.map_blocks(labels, dtype=labels(np.zeros(0)).dtype, token="status")

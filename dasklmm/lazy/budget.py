@@ -120,6 +120,8 @@ class Shape:
         Of one genotype as it is read, and of one number of a product (4 or 8).
     phenotypes, groups : int
         Tested in one pass, and their groups of the same samples.
+    nodes : int
+        Values of the variance ratio at which a refit sums inner products; 0 without one.
     """
 
     file_samples: int
@@ -130,11 +132,13 @@ class Shape:
     working_bytes: int
     phenotypes: int = 1
     groups: int = 1
+    nodes: int = 0
 
     @property
     def p_bytes(self) -> int:
         """Bytes of P of all groups, and of the null models' weights."""
-        weights = self.phenotypes * (self.covariates + 3) * self.eigen * 8
+        columns = self.covariates + 3 + self.nodes * (self.covariates + 2)
+        weights = self.phenotypes * columns * self.eigen * 8
         return self.groups * self.eigen * self.samples * self.working_bytes + weights
 
     def scan_bytes(self, rows: int) -> int:
@@ -145,7 +149,8 @@ class Shape:
         """
         block = rows * (self.file_samples + self.samples) * self.genotype_bytes
         tile = TILE_VARIANTS * (3 * self.samples + 2 * self.eigen) * self.working_bytes
-        numbers = self.phenotypes * (self.covariates + 14) + self.covariates + 12
+        numbers = self.phenotypes * (self.covariates + 14 + self.nodes * (self.covariates + 2))
+        numbers += self.covariates + 12
         return block + tile + TILE_BYTES + rows * 8 * numbers
 
     def kinship_bytes(self, rows: int) -> int:

@@ -279,20 +279,3 @@ def alternative_stats(
             chi_sq = null.n * share
             log_p = log_sf_f1(chi_sq, dof)
     return AlternativeStats(beta, standard_error, sigma_sq, chi_sq, log_p, status)
-
-
-def with_status(stats: AlternativeStats, status: NDArray[np.int8]) -> AlternativeStats:
-    """The same statistics with NaN wherever `status` is not OK."""
-    tested = status == Status.OK
-
-    def kept(values: Float) -> Float:
-        return np.where(tested, values, np.nan)
-
-    return AlternativeStats(
-        kept(stats.beta),
-        kept(stats.standard_error),
-        kept(stats.sigma_sq),
-        kept(stats.chi_sq),
-        kept(stats.log_p),
-        status,
-    )

@@ -295,6 +295,8 @@ class RefitGrid:
         What REML and ML with an alternative owe to the null, less its value at the null's optimum.
     at_bounds : (bool, bool)
         Whether the range begins, and ends, at the bounds of the search.
+    tile : int
+        Rows of a product; fixed, so that a variant's numbers do not depend on its neighbours.
     margin : float
         A sentinel above a window's lowest value by less than this calls for a second look.
     """
@@ -306,6 +308,7 @@ class RefitGrid:
     rss: Float
     base: Float
     at_bounds: tuple[bool, bool]
+    tile: int
     margin: float
 
 
@@ -346,10 +349,13 @@ class NodeWeights:
     ----------
     squares : ndarray (eigen, node)
     products : ndarray (eigen, (1 + covariate) node)
+    tile : int
+        Rows of a product, as in the grid.
     """
 
     squares: Float
     products: Float
+    tile: int
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +17,16 @@ from dasklmm.numerics.alternatives import (
     empty_sums,
     stacked_stats,
     stacked_tests,
-    with_status,
 )
-from dasklmm.numerics.genotypes import block_statistics, centered, imputed
-from dasklmm.numerics.records import AlternativeStats, AlternativeTest, Float, StackedTests, Status
+from dasklmm.numerics.genotypes import BlockStatistics, block_statistics, centered, imputed
+from dasklmm.numerics.records import (
+    AlternativeStats,
+    AlternativeTest,
+    Float,
+    RefitStats,
+    StackedTests,
+    Status,
+)
 
 # Variants rotated by one matrix product. Fixed, and padded at the end of a block, so that every variant
 # goes through a product of the same shape: in double precision its bits then do not depend on how the data
@@ -45,7 +51,7 @@ class ScanStats:
 
     Attributes
     ----------
-    by_phenotype : tuple of AlternativeStats
+    by_phenotype : tuple of AlternativeStats, or of RefitStats
         In the order of the nulls.
     n : ndarray, int64
         Samples with a call.
@@ -53,12 +59,12 @@ class ScanStats:
         Mean dosage of those samples over the ploidy.
     """
 
-    by_phenotype: tuple[AlternativeStats, ...]
+    by_phenotype: tuple[AlternativeStats, ...] | tuple[RefitStats, ...]
     n: NDArray[np.int64]
     effect_allele_frequency: Float
 
     @property
-    def tests(self) -> AlternativeStats:
+    def tests(self) -> Any:
         """Of the only phenotype."""
         (tests,) = self.by_phenotype
         return tests
@@ -188,15 +194,34 @@ def scan_block(
     if eigen.stop != null.weights.shape[0]:
         raise ShapeError(f"p has {eigen.stop} eigenvectors and the model {null.weights.shape[0]}.")
     tolerance = collinearity_tolerance(np.result_type(p.dtype, np.float32), done)
-    untested = np.zeros(m, dtype=np.int8)
-    untested[counted.constant] = Status.CONSTANT
-    untested[counted.not_finite] = Status.NOT_FINITE
-    untested[counted.all_missing] = Status.ALL_MISSING
-    if not mean_impute:
-        untested[(untested == Status.OK) & (counted.n_called < block.shape[1])] = Status.MISSING_DOSAGE
-    tests = tuple(
-        with_status(stats, np.where(untested == Status.OK, stats.status, untested))
-        for stats in stacked_stats(null, products, squares, tolerance)
-    )
+    codes = untested(counted, block.shape[1], mean_impute)
+    tests = tuple(with_untested(stats, codes) for stats in stacked_stats(null, products, squares, tolerance))
     frequency = np.where(counted.n_called > 0, counted.mean / ploidy, np.nan)
     return ScanStats(tests, counted.n_called, frequency)
+
+
+def untested(counted: BlockStatistics, n: int, mean_impute: bool) -> NDArray[np.int8]:
+    """Status of the variants whose counts alone say that there is no test, OK of the others."""
+    status = np.zeros(counted.n_called.shape[0], dtype=np.int8)
+    if not mean_impute:
+        status[counted.n_called < n] = Status.MISSING_DOSAGE
+    status[counted.constant] = Status.CONSTANT
+    status[counted.not_finite] = Status.NOT_FINITE
+    status[counted.all_missing] = Status.ALL_MISSING
+    return status
+
+
+Stats = TypeVar("Stats", AlternativeStats, RefitStats)
+
+
+def with_untested(stats: Stats, codes: NDArray[np.int8]) -> Stats:
+    """The same statistics with NaN and the status wherever `codes` or their own is not OK."""
+    status = np.where(codes == Status.OK, stats.status, codes)
+    changed: dict[str, Any] = {"status": status}
+    for field in fields(stats):
+        values = getattr(stats, field.name)
+        if values.dtype.kind == "f":
+            changed[field.name] = np.where(status == Status.OK, values, np.nan)
+        elif values.dtype.kind == "b":
+            changed[field.name] = values & (status == Status.OK)
+    return replace(stats, **changed)
