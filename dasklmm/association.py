@@ -37,7 +37,6 @@ from dasklmm.store.results import (
     write_results,
 )
 
-
 # Values of the variance ratio at which a refit sums inner products: 20 to 30 in its window where it was
 # measured, and about 70 for the few variants that need the whole range.
 NODES = 32

@@ -153,7 +153,15 @@ class _Progress:
     help="Phenotypes: a table with FID/IID or sample_id, or a .fam.  [default: the .fam of GENOTYPES]",
 )
 @click.option(
-    "--pheno-col", metavar="NAME", help="Column of --pheno.  [default: its only one; of a .fam the sixth]"
+    "--pheno-col",
+    metavar="NAME",
+    multiple=True,
+    help="Column of --pheno; give it again for several.  [default: all; of a .fam the sixth]",
+)
+@click.option(
+    "--transform",
+    type=click.Choice(["inverse_normal", "standardise"]),
+    help="Of each phenotype: rank-based inverse normal, or mean 0 and standard deviation 1.",
 )
 @click.option("--covar", metavar="FILE", help="Covariates: a table with FID/IID or sample_id.")
 @click.option(
@@ -175,6 +183,13 @@ class _Progress:
     default="lrt",
     show_default=True,
     help="lrt: likelihood ratio, as Hail; wald: F test; score: score test at the ML null.",
+)
+@click.option(
+    "--variance-ratio",
+    type=click.Choice(["null", "per-variant"]),
+    default="null",
+    show_default=True,
+    help="Test every variant at the null's variance ratio, or refit it for each, as GEMMA.",
 )
 @click.option("--rank", type=click.IntRange(min=1), help="Keep only this many eigenpairs.  [default: all]")
 @click.option(
@@ -205,15 +220,18 @@ class _Progress:
 def gwas(
     genotypes: str,
     pheno: str | None,
-    pheno_col: str | None,
+    pheno_col: tuple[str, ...],
     covar: str | None,
+    variance_ratio: str,
     workers: int | None,
     scheduler: str | None,
     out: Path,
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Scan GENOTYPES (a PLINK .bed or its prefix, or a VCF-Zarr path or URL) for a phenotype.
+    """Scan GENOTYPES (a PLINK .bed or its prefix, or a VCF-Zarr path or URL) for phenotypes.
+
+    Each phenotype is analysed as if it were the only one; of several, each has a directory in DIR.
 
     The same command continues an interrupted run: what was finished is kept in DIR and not computed again.
 
@@ -230,7 +248,16 @@ def gwas(
         pheno = str(fam)
     _folder(out)
     with _client(workers, scheduler):
-        run_scan(genotypes, pheno, covar, out, quiet=quiet, phenotype=pheno_col, **options)
+        run_scan(
+            genotypes,
+            pheno,
+            covar,
+            out,
+            quiet=quiet,
+            phenotype=pheno_col[0] if len(pheno_col) == 1 else (list(pheno_col) or None),
+            variance_ratio=variance_ratio.replace("-", "_"),
+            **options,
+        )
 
 
 def run_scan(
@@ -264,8 +291,20 @@ def run_scan(
         parts = [f"{k} {v['kept']} of {v['kept'] + v['computed']}" for k, v in kept.items()]
         click.echo(f"kept from a former run: {', '.join(parts)}")
     written = write_outputs(results, out, command=["dasklmm", *sys.argv[1:]])
-    for line in _findings(results):
-        click.echo(line)
+    if "phenotypes" in results.attrs:
+        for name in results.attrs["phenotype"]:
+            one = dasklmm.phenotype_results(results, name)
+            if "error" in one.attrs:
+                click.echo(f"{name}: {one.attrs['error']}")
+            else:
+                counts = one.attrs["counts"]
+                click.echo(
+                    f"{name}: {counts['samples_used']:,} samples, {counts.get('status_ok', 0):,} variants tested, "
+                    f"lambda_GC {one.attrs['lambda_gc']:.3f}"
+                )
+    else:
+        for line in _findings(results):
+            click.echo(line)
     click.echo(f"{time.perf_counter() - start:.1f} s; results in {out}:")
     for name, path in written.items():
         click.echo(f"  {name:<10} {path}")
@@ -467,15 +506,24 @@ def kinship(
     metavar="DIR",
     help="Directory of the plots.  [default: beside the results]",
 )
-def plot(results: Path, out: Path | None) -> None:
+@click.option("--pheno-col", metavar="NAME", help="The phenotype, where RESULTS holds several.")
+def plot(results: Path, out: Path | None, pheno_col: str | None) -> None:
     """Draw manhattan.png and qq.png from RESULTS (a results.zarr, or a run's directory)."""
+    from dasklmm.association import phenotype_results
     from dasklmm.plots import save_plots
     from dasklmm.store.results import open_results
 
     path = results / "results.zarr" if (results / "results.zarr").exists() else results
+    found = open_results(path)
+    if "phenotypes" in found.attrs or pheno_col is not None:
+        if pheno_col is None:
+            raise click.UsageError(
+                f"give --pheno-col: the results are of {', '.join(found.attrs['phenotype'])}."
+            )
+        found = phenotype_results(found, pheno_col)
     folder = out or path.parent
     _folder(folder)
-    save_plots(open_results(path), folder)
+    save_plots(found, folder)
     click.echo(f"{folder / 'manhattan.png'}\n{folder / 'qq.png'}")
 
 

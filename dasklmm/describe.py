@@ -43,6 +43,15 @@ def describe(path: str | None) -> Iterator[str]:
 
 def _results(results: xr.Dataset) -> Iterator[str]:
     attrs = results.attrs
+    if "phenotypes" in attrs:
+        yield f"results of {results.sizes['phenotype']:,} phenotypes: {results.sizes['variant']:,} variants"
+        yield "  " + ", ".join(f"{k} {attrs[k]}" for k in ("test", "kinship", "loco", "precision"))
+        for name, each in attrs["phenotypes"].items():
+            if "error" in each:
+                yield f"  {name}: {each['error']}"
+            else:
+                yield f"  {name}: {each['n']:,} samples, lambda_GC {each['lambda_gc']:.3f}"
+        return
     yield f"results of {attrs['phenotype']}: {results.sizes['variant']:,} variants, {attrs['n']:,} samples"
     yield "  " + ", ".join(f"{k} {attrs[k]}" for k in ("test", "kinship", "loco", "precision"))
     yield f"  lambda_GC {attrs['lambda_gc']:.3f}, made by dasklmm {attrs['dasklmm_version']}"

@@ -26,6 +26,8 @@ MISSING = "#NA"
 # From here on a float64 p-value is at risk of underflow, and GWAS-SSF asks for its logarithm.
 _UNDERFLOW = 300.0
 _ROWS = 65_536
+# Columns of variance_ratio="per_variant".
+_REFIT = ("log_gamma", "log_gamma_ml", "log_likelihood")
 # Digits compress badly: higher levels take thrice the time for a few per cent.
 _GZIP_LEVEL = 4
 
@@ -43,7 +45,8 @@ def write_tsv(results: xr.Dataset, path: str | Path) -> None:
     Notes
     -----
     Columns: chromosome, base_pair_location, effect_allele, other_allele, beta, standard_error,
-    effect_allele_frequency, p_value, variant_id, n, chi_sq, sigma_sq, neg_log_10_p_value, status. Where any
+    effect_allele_frequency, p_value, variant_id, n, chi_sq, sigma_sq, neg_log_10_p_value, those of a refit
+    (log_gamma, log_gamma_ml, log_likelihood), status. Where any
     p-value is below 1e-300, p_value and neg_log_10_p_value change places, as the format asks. Missing
     values and unknown positions (below 1) are ``#NA``. Floats have ten significant digits. The same results
     give the same bytes.
@@ -236,6 +239,7 @@ def _columns(results: xr.Dataset) -> list[tuple[str, Any, Callable[[np.ndarray],
         ("chi_sq", *column("chi_sq", _float_texts)),
         ("sigma_sq", *column("sigma_sq", _float_texts)),
         log_p,
+        *((name, *column(name, _float_texts)) for name in _REFIT if name in results.variables),
         ("status", *column("status", _texts)),
     ]
 

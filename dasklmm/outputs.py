@@ -5,18 +5,24 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import xarray as xr
 
 import dasklmm
+from dasklmm.association import phenotype_results
 from dasklmm.errors import MissingExtraError
-from dasklmm.export import summary, write_tsv
+from dasklmm.export import summary, top_hits, write_tsv
 from dasklmm.plots import save_plots
 from dasklmm.report import write_report
+
+# Phenotypes beyond which plots and reports are left out: drawing takes some two seconds each.
+MOST_DRAWN = 20
 
 VERSIONS = ("dask", "distributed", "numpy", "scipy", "xarray", "zarr")
 
@@ -37,10 +43,12 @@ def write_outputs(
 
     Parameters
     ----------
-    results : Dataset (variant)
+    results : Dataset (variant), or (variant, phenotype)
         From :func:`dasklmm.gwas`.
     directory : path
-        Made if absent. Each file is written whole and renamed into place.
+        Made if absent. Each file is written whole and renamed into place. Of several phenotypes each has a
+        directory of its name, and phenotypes.tsv has a row for each; beyond 20 phenotypes the plots and
+        reports are left out.
     command : list of str, optional
         The command line, for run.json.
 
@@ -51,16 +59,10 @@ def write_outputs(
     """
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
-    written = {"table": folder / "results.tsv.gz"}
-    write_tsv(results, written["table"])
-    try:
-        save_plots(results, folder)
-        plots: dict[str, Path] = {"manhattan": folder / "manhattan.png", "qq": folder / "qq.png"}
-    except MissingExtraError:
-        plots = {}
-    written |= plots
-    written["report"] = folder / "report.html"
-    write_report(results, written["report"], plots=plots or None)
+    if "phenotypes" in results.attrs:
+        written, found = _of_each(results, folder)
+    else:
+        written, found = _of_one(results, folder), summary(results)
     written["run"] = folder / "run.json"
     if "created" not in results.attrs and written["run"].exists():
         return written  # results of a former run, which told more of it than can be told now
@@ -71,11 +73,77 @@ def write_outputs(
             "versions": versions(),
             "options": {k: v for k, v in results.attrs.items() if k not in ("seconds", "resumed")},
             "resumed": results.attrs.get("resumed", {}),
-            "summary": summary(results),
+            "summary": found,
             "seconds": results.attrs.get("seconds", {}),
         },
     )
     return written
+
+
+def _of_one(results: xr.Dataset, folder: Path, drawn: bool = True) -> dict[str, Path]:
+    """Table, plots and report of one phenotype."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = {"table": folder / "results.tsv.gz"}
+    write_tsv(results, written["table"])
+    if not drawn:
+        return written
+    try:
+        save_plots(results, folder)
+        plots: dict[str, Path] = {"manhattan": folder / "manhattan.png", "qq": folder / "qq.png"}
+    except MissingExtraError:
+        plots = {}
+    written |= plots
+    written["report"] = folder / "report.html"
+    write_report(results, written["report"], plots=plots or None)
+    return written
+
+
+def _of_each(results: xr.Dataset, folder: Path) -> tuple[dict[str, Path], dict[str, Any]]:
+    """The files of every phenotype in its own directory, a table of all, and their summaries."""
+    names = [str(name) for name in results["phenotype"].values]
+    written, found, rows = {"phenotypes": folder / "phenotypes.tsv"}, {}, []
+    for name, place in zip(names, _directories(names), strict=True):
+        one = phenotype_results(results, name)
+        rows.append({"phenotype": name, **_row(one)})
+        if "error" in one.attrs:
+            continue
+        found[name] = summary(one)
+        _of_one(one, folder / place, drawn=len(names) <= MOST_DRAWN)
+        written[name] = folder / place
+    partial = folder / "phenotypes.tsv.partial"
+    pd.DataFrame(rows).to_csv(partial, sep="\t", index=False, na_rep="#NA", float_format="%.10g")
+    os.replace(partial, written["phenotypes"])
+    return written, found
+
+
+def _row(one: xr.Dataset) -> dict[str, Any]:
+    """What phenotypes.tsv says of a phenotype."""
+    attrs = one.attrs
+    if "error" in attrs:
+        return {"error": attrs["error"]}
+    h = [null["h_sq"] for null in attrs["null"] if "h_sq" in null]
+    best = top_hits(one, n=1).to_dict("records")
+    return {
+        "n": attrs["n"],
+        "h_sq": sum(h) / len(h) if h else float("nan"),
+        "at_boundary": any(null.get("at_boundary", False) for null in attrs["null"]),
+        "lambda_gc": attrs["lambda_gc"],
+        "tested": attrs["counts"].get("status_ok", 0),
+        "top_variant_id": best[0]["variant_id"] if best else "",
+        "top_neg_log10_p_value": best[0]["neg_log10_p_value"] if best else float("nan"),
+        "error": "",
+    }
+
+
+def _directories(names: list[str]) -> list[str]:
+    """A directory's name for each phenotype: its own where the file system takes it, and no two alike."""
+    places: list[str] = []
+    for name in names:
+        place = re.sub(r"[^\w.+-]", "_", name).strip(".") or "phenotype"
+        while place.lower() in (other.lower() for other in (*places, "results.zarr")):
+            place += "_"
+        places.append(place)
+    return places
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -325,3 +325,42 @@ def test_kinship_of_samples_that_are_not_there(cohort, tmp_path):
         "kinship", cohort / "genotypes.zarr", "--samples", table, "--out", tmp_path / "k.zarr", expect=1
     )
     assert "none of the 1 samples" in done.stderr
+
+
+def test_several_phenotypes(cohort, tmp_path):
+    """Each has a directory with the files of a scan of its own, and one table tells of all."""
+    table = pd.read_csv(cohort / "phenotypes.tsv", sep="\t", dtype={"sample_id": str})
+    name = table.columns[-1]
+    table = table.assign(**{"half of/it": table[name].where(table.index % 7 > 0), "flat": 1.0})
+    table.to_csv(tmp_path / "y.tsv", sep="\t", index=False)
+    out = tmp_path / "scan"
+    scan = ["gwas", cohort / "genotypes.zarr", "--pheno", tmp_path / "y.tsv", "--out"]
+    done = run(*scan, out, "--variance-ratio", "per-variant", "--test", "wald")
+    assert f"{name}: 150 samples, " in done.stdout
+    assert "flat: phenotype 'flat' is constant" in done.stdout
+    told = pd.read_csv(out / "phenotypes.tsv", sep="\t", na_values="#NA").set_index("phenotype")
+    assert told["n"].fillna(0).tolist() == [150, 128, 0]
+    assert "constant" in told["error"]["flat"]
+    assert {p.name for p in (out / "half_of_it").iterdir()} == FILES - {"results.zarr", "run.json"}
+    record = json.loads((out / "run.json").read_text())
+    assert set(record["summary"]) == {name, "half of/it"}
+    alone = tmp_path / "alone"
+    run(*scan, alone, "--variance-ratio", "per-variant", "--test", "wald", "--pheno-col", name)
+    assert (alone / "results.tsv.gz").read_bytes() == (out / name / "results.tsv.gz").read_bytes()
+    columns = pd.read_csv(alone / "results.tsv.gz", sep="\t").columns
+    assert {"log_gamma", "log_gamma_ml", "log_likelihood"} <= set(columns)
+    assert "half of/it: 128 samples" in run("info", out).stdout
+    assert "give --pheno-col" in run("plot", out, expect=2).stderr
+    run("plot", out, "--pheno-col", "half of/it", "--out", tmp_path / "plots")
+    assert (tmp_path / "plots" / "qq.png").exists()
+    two = run(
+        *scan,
+        tmp_path / "two",
+        "--pheno-col",
+        name,
+        "--pheno-col",
+        "half of/it",
+        "--transform",
+        "inverse_normal",
+    )
+    assert "half of/it: 128 samples" in two.stdout

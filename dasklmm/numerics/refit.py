@@ -292,12 +292,11 @@ def _tiles(size: int, step: int) -> Iterator[slice]:
 
 
 def _padded(block: NDArray[Any], columns: slice, size: int) -> Iterator[tuple[slice, Float]]:
-    """Float64 tiles of `size` rows, zeros below the last; each is gone when the next comes."""
+    """Float64 tiles of `size` rows, the last filled with zeros or rows before; each is gone when the next comes."""
     chosen = block[:, columns]
-    tile = np.empty((size, chosen.shape[1]))
+    tile = np.zeros((size, chosen.shape[1]))
     for part in _tiles(block.shape[0], size):
-        rows = part.stop - part.start
-        tile[:rows], tile[rows:] = chosen[part], 0.0
+        tile[: part.stop - part.start] = chosen[part]
         yield part, tile
 
 
@@ -427,7 +426,7 @@ def _lowest(points: Float, values: Float, slopes: Float, half: float) -> Float:
     depth = values.copy()
     depth[:, 1:-1] += 0.25 * rise * shift[:, 1:-1]
     best = depth.argmin(axis=1)
-    x = points[best] + step * shift[np.arange(2)[:, None], best, np.arange(best.shape[1])]
+    x = points[best] + step * shift[np.arange(best.shape[0])[:, None], best, np.arange(best.shape[1])]
     low, high = points[np.maximum(best - 1, 0)], points[np.minimum(best + 1, points.size - 1)]
     done = np.zeros(x.shape, dtype=bool)
     for _ in range(NEWTON_STEPS):
