@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from dasklmm import schema
-from dasklmm.cohort import Cohort, contig_ranges, join_each
+from dasklmm.cohort import Cohort, chosen_variants, contig_ranges, join_each
 from dasklmm.errors import (
     KinshipError,
     LocoError,
@@ -24,6 +24,7 @@ from dasklmm.errors import (
 from dasklmm.lazy import associate, budget, run
 from dasklmm.lazy import kinship as lazy_kinship
 from dasklmm.numerics import alternatives, spectrum
+from dasklmm.numerics.records import Filters
 from dasklmm.numerics.transforms import Transform
 from dasklmm.readers.genotypes import open_genotypes
 from dasklmm.scanning import Clock, Progress, Scan
@@ -58,6 +59,15 @@ def gwas(
     resume: bool = True,
     phenotype: str | Sequence[str] | None = None,
     transform: Transform | None = None,
+    condition: Sequence[str] = (),
+    interaction: str | None = None,
+    samples: Sequence[str] | None = None,
+    variants: Sequence[str] | None = None,
+    contigs: Sequence[str] | None = None,
+    regions: Sequence[str] | None = None,
+    min_allele_count: float = 0,
+    min_allele_frequency: float = 0.0,
+    max_missing: float = 1.0,
     intercept: bool = True,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -104,6 +114,21 @@ def gwas(
     transform : {None, "inverse_normal", "standardise"}
         Of each phenotype over its analysed samples: the rank-based inverse normal transformation, or mean 0
         and standard deviation 1.
+    condition : sequence of str
+        Ids of variants that join the covariates, so that what is left beside them is tested. They themselves
+        then have no test.
+    interaction : str, optional
+        A column among the covariates: the product of each variant with it is tested, the variant itself in
+        the model (its own effect in beta_main), at the null's variance ratio.
+    samples : sequence of str, optional
+        Ids of the samples to analyse. Default: all that have values.
+    variants, contigs, regions : sequence of str, optional
+        Ids, names, and "contig:start-end": only the variants in all that are given are tested and in the
+        results. The kinship is of all variants in any case.
+    min_allele_count, min_allele_frequency, max_missing : float
+        A variant whose rarer allele stands fewer times, or has a lower frequency, among the analysed samples
+        of a phenotype, or with a larger share of missing calls, is not tested; its status says which. All
+        are off by default, and the kinship is of all variants.
     intercept : bool
         Put a column of ones before the covariates.
     overwrite : bool
@@ -140,20 +165,32 @@ def gwas(
     ds = genotypes.to_dataset(name="dosage") if isinstance(genotypes, xr.DataArray) else genotypes
     ds = ds if isinstance(ds, xr.Dataset) else open_genotypes(ds)
     store = None if store is None else str(store).removeprefix("file://").rstrip("/")
+    chosen = chosen_variants(ds, variants, contigs, regions)
+    condition = [condition] if isinstance(condition, str) else list(condition)
     cohorts = join_each(
-        ds, phenotypes, covariates, phenotype=phenotype, intercept=intercept, transform=transform
+        ds,
+        phenotypes,
+        covariates,
+        phenotype=phenotype,
+        intercept=intercept,
+        transform=transform,
+        samples=samples,
+        condition=condition,
     )
     first = [group[0] for group in cohorts.groups]
+    if interaction is not None:
+        _check_interaction(interaction, first[0], variance_ratio)
+    filters = _filters(min_allele_count, min_allele_frequency, max_missing)
     for cohort in first:
         spectrum.check_rank(rank, cohort.y.size)
     largest = max(cohort.y.size for cohort in first)
-    contigs = contig_ranges(ds, loco)
+    groups = contig_ranges(ds, loco)
     given = None
     if not _is_method(kinship):
         opened = arrays.open_kinship_or_spectrum(kinship) if isinstance(kinship, (str, Path)) else kinship
         given = [_given(opened, cohort) for cohort in first]
-    if store is None and given is None and not truncated and len(contigs) > 1:
-        budget.check_gram_matrices(largest, len(contigs) * len(first))
+    if store is None and given is None and not truncated and len(groups) > 1:
+        budget.check_gram_matrices(largest, len(groups) * len(first))
     if truncated and (given is not None or rank is None):
         raise OptionError(
             "truncated=True finds the leading pairs of a kinship that is computed here: give rank, and one of "
@@ -162,7 +199,7 @@ def gwas(
     if not truncated and not (given and all(isinstance(pairs, xr.Dataset) for pairs in given)):
         budget.check_eigendecomposition(largest)
     rows = schema.as_rows(ds["dosage"], "dosage", (schema.VARIANT, schema.SAMPLE), None).data
-    columns = associate.VARIANCE_RATIOS[variance_ratio]
+    columns = (*associate.VARIANCE_RATIOS[variance_ratio], *associate.INTERACTION_COLUMNS)
     budget.check_results(rows.shape[0], len(cohorts.names), len(columns) + 1)
     options: dict[str, Any] = {
         "test": test,
@@ -172,6 +209,11 @@ def gwas(
         "precision": precision,
         "truncated": truncated,
         "transform": transform or "none",
+        "condition": condition,
+        "interaction": interaction or "",
+        "min_allele_count": float(min_allele_count),
+        "min_allele_frequency": float(min_allele_frequency),
+        "max_missing": float(max_missing),
     }
     ranks = [
         pairs.sizes["eigen"] if isinstance(pairs, xr.Dataset) else int(rank or cohort.y.size)
@@ -201,7 +243,7 @@ def gwas(
         ds,
         rows,
         cohorts,
-        contigs,
+        groups,
         given,
         options,
         ranks,
@@ -209,6 +251,8 @@ def gwas(
         streamed,
         shape.groups_per_read(room, most),
         Clock(progress),
+        chosen,
+        filters,
     )
     if store is None:
         return scan.run(Memory())
@@ -307,6 +351,32 @@ def _check_options(test: str, variance_ratio: str, kinship: Any, loco: bool) -> 
             "loco=True with a kinship of your own: leaving a contig out needs the genotypes' own Gram "
             "matrices. Give a method (kinship='rrm'), or loco=False."
         )
+
+
+def _check_interaction(interaction: str, cohort: Cohort, variance_ratio: str) -> None:
+    names = [name for name in cohort.covariates if name != "intercept"]
+    if interaction not in names:
+        raise OptionError(
+            f"interaction is {interaction!r}, which is not among the covariates ({', '.join(names) or 'none'}). "
+            "Give it as one, so that its own effect is in the model."
+        )
+    if variance_ratio != "null":
+        raise OptionError(
+            "an interaction is tested at the null's variance ratio. Give variance_ratio='null'."
+        )
+
+
+def _filters(count: float, frequency: float, missing: float) -> Filters | None:
+    if not count >= 0:
+        raise OptionError(f"min_allele_count is {count}; 0 (off) or more is needed.")
+    if not 0.0 <= frequency <= 0.5:
+        raise OptionError(
+            f"min_allele_frequency is {frequency}; it is of the rarer allele, from 0 (off) to 0.5."
+        )
+    if not 0.0 <= missing <= 1.0:
+        raise OptionError(f"max_missing is {missing}; a share from 0 to 1 (off) is needed.")
+    filters = Filters(float(count), float(frequency), float(missing))
+    return None if filters == Filters() else filters
 
 
 def _is_method(kinship: Any) -> bool:

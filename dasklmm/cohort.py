@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from dasklmm.errors import (
     DaskLMMError,
     LocoError,
     NotFiniteError,
+    OptionError,
     PhenotypeError,
     SampleError,
 )
@@ -75,6 +76,7 @@ def join(
     phenotype: str | None = None,
     intercept: bool = True,
     transform: transforms.Transform | None = None,
+    samples: Sequence[str] | None = None,
 ) -> Cohort:
     """Join genotypes, phenotypes and covariates by sample id, in the genotypes' order.
 
@@ -92,6 +94,8 @@ def join(
     transform : {None, "inverse_normal", "standardise"}
         Of the analysed samples' phenotypes: rank-based inverse normal transformation (Blom; REGENIE's
         ``--apply-rint``), or mean 0 and standard deviation 1.
+    samples : sequence of str, optional
+        Ids; no others are analysed.
 
     Raises
     ------
@@ -128,11 +132,16 @@ def join(
         counts["samples_in_covariates"] = len(table)
         counts["samples_with_covariates"] = len(complete)
         used &= np.isin(ids, complete.index.to_numpy(dtype=str))
+    if samples is not None:
+        used &= np.isin(ids, np.asarray(samples, dtype=str))
+        counts["samples_chosen"] = len(samples)
     counts["samples_used"] = int(used.sum())
     if not used.any():
         seen = [("genotypes", ids), ("phenotypes", known.index)]
         if table is not None:
             seen.append(("covariates", table.index))
+        if samples is not None:
+            seen.append(("chosen samples", pd.Index(samples)))
         raise SampleError(
             "no sample is in all of "
             + ", ".join(f"the {name} ({len(v)} samples, such as {', '.join(map(repr, map(str, v[:2])))})"
@@ -191,6 +200,8 @@ def join_each(
     phenotype: str | Sequence[str] | None = None,
     intercept: bool = True,
     transform: transforms.Transform | None = None,
+    samples: Sequence[str] | None = None,
+    condition: Sequence[str] = (),
 ) -> Cohorts:
     """Join each phenotype by sample id and group them by the samples that have it; see :func:`join`.
 
@@ -198,6 +209,8 @@ def join_each(
     ----------
     phenotype : str, or sequence of str, optional
         One column, or several. Default: all (of a .fam, the sixth column).
+    condition : sequence of str
+        Ids of variants whose dosages, missing ones imputed by the mean, join the covariates.
 
     Raises
     ------
@@ -220,12 +233,22 @@ def join_each(
         )
     several = len(wanted) > 1 or not (phenotype is None or isinstance(phenotype, str))
     table = _covariates(covariates)
+    dosage = _dosages_of(ds, condition) if condition else np.empty((0, 0))
     joined: list[Cohort] = []
     failed: dict[str, str] = {}
     first: DaskLMMError | None = None
     for name in wanted:
         try:
-            joined.append(join(ds, frame, table, phenotype=name, intercept=intercept, transform=transform))
+            cohort = join(
+                ds,
+                frame,
+                table,
+                phenotype=name,
+                intercept=intercept,
+                transform=transform,
+                samples=samples,
+            )
+            joined.append(_conditioned(cohort, condition, dosage) if condition else cohort)
         except DaskLMMError as error:
             if not several:
                 raise
@@ -240,6 +263,120 @@ def join_each(
     for cohort in joined:
         groups.setdefault((cohort.columns.tobytes(), cohort.x.tobytes()), []).append(cohort)
     return Cohorts(wanted, list(groups.values()), failed, several)
+
+
+def _dosages_of(ds: xr.Dataset, variants: Sequence[str]) -> np.ndarray:
+    """Dosages (variant, sample) of some variants, NaN where missing. Eager."""
+    rows = variant_positions(ds, variants, "the variants to condition on")
+    block = np.asarray(ds["dosage"].isel({schema.VARIANT: rows}).transpose(schema.VARIANT, ...).values)
+    dosage = block.astype(np.float64)
+    if block.dtype.kind != "f":
+        dosage[block < 0] = np.nan
+    return dosage
+
+
+def variant_positions(ds: xr.Dataset, variants: Sequence[str], what: str) -> np.ndarray:
+    """Rows of variants by id, in the order given; OptionError names those that are not there, or not once."""
+    if "variant_id" not in ds.variables:
+        raise OptionError(f"{what} are given by id, and the genotypes carry no variant_id.")
+    known = np.asarray(ds["variant_id"].values, dtype=str)
+    wanted = np.asarray([str(v) for v in variants], dtype=str)
+    absent = wanted[~np.isin(wanted, known)]
+    if absent.size or not wanted.size:
+        raise OptionError(
+            f"{what}: {_some(absent.tolist()) or 'none'} of {wanted.size}, where ids of the {known.size:,} "
+            "variants of the genotypes are needed. Check the ids."
+        )
+    rows = np.flatnonzero(np.isin(known, wanted))
+    if rows.size != wanted.size or np.unique(wanted).size != wanted.size:
+        names, counts = np.unique(np.concatenate([known[rows], wanted]), return_counts=True)
+        raise OptionError(
+            f"{what}: {_some(names[counts > 2].tolist())} stand more than once. Give each variant once, by an id "
+            "of its own."
+        )
+    order = np.argsort(known[rows], kind="stable")
+    return np.asarray(rows[order][np.searchsorted(known[rows][order], wanted)])
+
+
+def chosen_variants(
+    ds: xr.Dataset,
+    variants: Sequence[str] | None,
+    contigs: Sequence[str] | None,
+    regions: Sequence[str] | None,
+) -> np.ndarray | None:
+    """Which variants are tested, (variant) of bool, or None for all.
+
+    Parameters
+    ----------
+    variants, contigs : sequence of str, optional
+        Ids, and names.
+    regions : sequence of str, optional
+        "contig:start-end" with both ends included, or "contig".
+
+    Raises
+    ------
+    OptionError
+        An id, contig or region that holds no variant.
+    """
+    if variants is None and contigs is None and regions is None:
+        return None
+    chosen = np.ones(ds.sizes[schema.VARIANT], dtype=bool)
+    if variants is not None:
+        chosen[:] = False
+        chosen[variant_positions(ds, variants, "the chosen variants")] = True
+    if contigs is not None or regions is not None:
+        if not {"variant_contig", "variant_position"} <= set(ds.variables):
+            raise OptionError(
+                "contigs or regions were given, and the genotypes carry no variant_contig or variant_position."
+            )
+        names = np.asarray(ds["variant_contig"].values, dtype=str)
+        position = np.asarray(ds["variant_position"].values)
+        absent = sorted(set(map(str, contigs or ())) - set(names.tolist()))
+        if absent:
+            raise OptionError(
+                f"contigs {_some(absent)} have no variant; there are {_some(list(dict.fromkeys(names.tolist())))}."
+            )
+        if contigs is not None:
+            chosen &= np.isin(names, np.asarray(contigs, dtype=str))
+        if regions is not None:
+            within = [_in_region(str(region), names, position) for region in regions]
+            chosen &= np.any(within, axis=0)
+    if not chosen.any():
+        raise OptionError("no variant is in all of the chosen variants, contigs and regions.")
+    return chosen
+
+
+def _in_region(region: str, names: np.ndarray, position: np.ndarray) -> np.ndarray:
+    contig, colon, span = region.rpartition(":")
+    if not colon:
+        contig, span = region, ""
+    inside = names == contig
+    if colon:
+        ends = span.replace(",", "").split("-")
+        if len(ends) != 2 or not all(end.isdigit() for end in ends):
+            raise OptionError(
+                f"region is {region!r}; 'contig:start-end' with whole numbers is needed, such as '1:1-5000000'."
+            )
+        inside &= (position >= int(ends[0])) & (position <= int(ends[1]))
+    if not inside.any():
+        raise OptionError(f"region {region!r} holds no variant.")
+    return np.asarray(inside)
+
+
+def _conditioned(cohort: Cohort, variants: Sequence[str], dosage: np.ndarray) -> Cohort:
+    """The cohort with variants among its covariates."""
+    own = dosage[:, cohort.columns]
+    called = ~np.isnan(own)
+    if not called.any(axis=1).all():
+        missing = [str(v) for v, some in zip(variants, called.any(axis=1), strict=True) if not some]
+        raise CovariateError(f"no analysed sample has a call of {_some(missing)}, to condition on.")
+    mean = np.nansum(own, axis=1) / called.sum(axis=1)
+    filled = np.where(called, own, mean[:, None])
+    x = np.column_stack([cohort.x, filled.T])
+    names = [*cohort.covariates, *(f"variant[{v}]" for v in variants)]
+    design.check_design(x, cohort.y.size, names, "the covariates and the variants to condition on")
+    design.check_response(cohort.y, x, f"phenotype {cohort.phenotype!r}")
+    return replace(cohort, x=x, covariates=names)
 
 
 def _design(

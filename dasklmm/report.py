@@ -34,7 +34,9 @@ _COUNTS = {
     "samples_with_genotypes_and_phenotype": "samples with genotypes and a phenotype value",
     "samples_in_covariates": "samples in the covariate table",
     "samples_with_covariates": "samples with every covariate",
+    "samples_chosen": "samples chosen by their ids",
     "samples_used": "samples analysed",
+    "variants_in_genotypes": "variants in the genotypes",
     "variants": "variants read",
     "variants_in_kinship": "variants in the kinship",
 }
@@ -45,6 +47,9 @@ _STATUSES = {
     "collinear_with_covariates": "the genotype is a linear combination of the covariates",
     "missing_dosage": "some dosages are missing and were not to be imputed",
     "no_null_model": "the phenotype has no null model, so that nothing was tested",
+    "low_allele_count": "left out by the filter: too few copies of the rarer allele",
+    "low_allele_frequency": "left out by the filter: the rarer allele is too rare",
+    "high_missingness": "left out by the filter: too many samples have no call",
     "not_finite": "a dosage is infinite, or the products overflowed",
 }
 _NULL_COLUMNS = {

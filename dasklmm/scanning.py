@@ -27,10 +27,10 @@ from dasklmm.numerics.genotypes import Gram
 from dasklmm.numerics.records import (
     STATUS_LABELS,
     AlternativeTest,
+    Filters,
     NullFit,
     RefitTest,
     RotatedData,
-    StackedTests,
     Status,
 )
 from dasklmm.numerics.tails import lambda_gc
@@ -134,6 +134,9 @@ class Scan:
     per_read : int
         Groups whose Gram matrices one task adds to.
     clock : Clock
+    chosen : ndarray (variant) of bool, optional
+        Which variants are tested; the kinship is of all. Default: all.
+    filters : Filters, optional
     """
 
     def __init__(
@@ -149,13 +152,20 @@ class Scan:
         streamed: bool,
         per_read: int,
         clock: Clock,
+        chosen: np.ndarray | None = None,
+        filters: Filters | None = None,
     ) -> None:
         self.ds, self.rows, self.cohorts, self.contigs = ds, rows, cohorts, contigs
         self.given, self.options, self.ranks, self.dtype = given, options, ranks, dtype
         self.streamed, self.per_read, self.clock = streamed, per_read, clock
         self.columns = associate.VARIANCE_RATIOS[options["variance_ratio"]]
+        if options["interaction"]:
+            self.columns = (*self.columns, *associate.INTERACTION_COLUMNS)
         self.slices = [schema.take(rows, index) for index in contigs.values()]
-        self.tested, self.to_test = 0, sum(part.numblocks[0] for part in self.slices)
+        self.chosen, self.filters = chosen, filters
+        self.indexes = [i if chosen is None else i[chosen[i]] for i in contigs.values()]
+        self.to_scan = self.slices if chosen is None else [schema.take(rows, i) for i in self.indexes]
+        self.tested, self.to_test = 0, sum(self._n_blocks(i) for i in range(len(contigs)))
         self.variants_in_kinship = [0] * len(cohorts.groups)
         self._content_digest: str | None = None
         self._given_digest = None
@@ -180,6 +190,7 @@ class Scan:
                 self._content(),
             ),
             "blocks": fingerprint([list(part.chunks[0]) for part in self.slices]),
+            "chosen variants": None if self.chosen is None else fingerprint(self.chosen),
             "samples": fingerprint(*(cohort.sample_id for cohort in cohorts)),
             "phenotype values": fingerprint(*(cohort.y for cohort in cohorts)),
             "covariate values": fingerprint(*(cohort.x for cohort in cohorts)),
@@ -221,7 +232,10 @@ class Scan:
         columns[..., -1] = Status.NO_NULL_MODEL
         summaries: dict[str, list[dict[str, Any]]] = {cohort.phenotype: [] for cohort in self.cohorts.all}
         place = {name: k for k, name in enumerate(self.cohorts.names)}
-        for i, (contig, index) in enumerate(self.contigs.items()):
+        for i, contig in enumerate(self.contigs):
+            index = self.indexes[i]
+            if not index.size:
+                continue
             nulls: list[list[Null | str]] = []
             for g, group in enumerate(self.cohorts.groups):
                 with self.clock.stage("null model"):
@@ -334,8 +348,11 @@ class Scan:
             rotation = _rotation(np.array(given), y, x, rank)
         _keep_rotation(kept, unit, rotation, dtype)
 
+    def _n_blocks(self, i: int) -> int:
+        return int(self.to_scan[i].numblocks[0]) if self.indexes[i].size else 0
+
     def _tests(self, i: int) -> list[str]:
-        return [f"test/{i:05d}/{j:06d}" for j in range(self.slices[i].numblocks[0])]
+        return [f"test/{i:05d}/{j:06d}" for j in range(self._n_blocks(i))]
 
     def _test(self, kept: Records | Memory, i: int, nulls: list[list[Null | str]]) -> np.ndarray:
         """Tests of the variants of contig i, (variant, phenotype with a null model, column)."""
@@ -350,11 +367,19 @@ class Scan:
             if tests and wanted:
                 operand = _operand(kept, self._unit(g, i), self.streamed, len(nulls))
                 samples, intercept = group[0].columns, bool(design.has_intercept(group[0].x))
-                groups.append(associate.Group(_together(tests), operand, samples, intercept))
+                together = _together(tests, group[0], self.options["interaction"])
+                groups.append(associate.Group(together, operand, samples, intercept))
         if wanted and groups:
             label = f"scan-{self.options['test']}"
             ploidy = int(self.ds.attrs.get("ploidy", 2))
-            lazily = associate.scan(groups, self.slices[i], label=label, columns=self.columns, ploidy=ploidy)
+            lazily = associate.scan(
+                groups,
+                self.to_scan[i],
+                label=label,
+                columns=self.columns,
+                ploidy=ploidy,
+                filters=self.filters,
+            )
             lazy_blocks = blocks.delayed_blocks(lazily)
             keep = blocks.delayed_call(_keep_block, label)
             where = kept if isinstance(kept, Records) else None
@@ -372,11 +397,14 @@ class Scan:
         width = len(self.columns) + 1
         n_tested = sum(not isinstance(null, str) for own in nulls for null in own)
         if not n_tested:
-            return np.empty((self.slices[i].shape[0], 0, width))
+            return np.empty((self.indexes[i].size, 0, width))
         return np.concatenate([block for block in out if block is not None]).reshape(-1, n_tested, width)
 
     def _results(self, columns: np.ndarray, summaries: dict[str, list[dict[str, Any]]]) -> xr.Dataset:
-        coords: dict[str, Any] = {n: self.ds[n] for n in schema.VARIANT_COORDS if n in self.ds.variables}
+        known = self.ds.drop_vars("dosage")
+        if self.chosen is not None:
+            columns, known = columns[self.chosen], known.isel({schema.VARIANT: self.chosen})
+        coords: dict[str, Any] = {n: known[n] for n in schema.VARIANT_COORDS if n in known.variables}
         several = self.cohorts.several
         names = self.cohorts.names
         if several:
@@ -388,6 +416,8 @@ class Scan:
                 k = names.index(cohort.phenotype)
                 codes = columns[:, k, -1].astype(np.int64)
                 counts = dict(cohort.counts, variants=int(codes.size))
+                if self.chosen is not None:
+                    counts["variants_in_genotypes"] = int(self.chosen.size)
                 if self.given is None:
                     counts["variants_in_kinship"] = self.variants_in_kinship[g]
                 for code, label in enumerate(STATUS_LABELS):
@@ -533,8 +563,12 @@ def _fit(table: np.ndarray, t: int, mean_diagonal: float, cohort: Cohort, option
     return Null(data, fit, tested, pve, alternatives.alternative_test(data, tested.log_gamma, test))
 
 
-def _together(tests: Sequence[AlternativeTest | RefitTest]) -> StackedTests | tuple[RefitTest, ...]:
-    fixed = [test for test in tests if isinstance(test, AlternativeTest)]
+def _together(
+    tests: Sequence[AlternativeTest | RefitTest], cohort: Cohort, interaction: str
+) -> associate.Null:
+    fixed = tuple(test for test in tests if isinstance(test, AlternativeTest))
+    if interaction:
+        return associate.Interaction(fixed, cohort.x[:, cohort.covariates.index(interaction)])
     return alternatives.stacked_tests(fixed) if fixed else tuple(t for t in tests if isinstance(t, RefitTest))
 
 

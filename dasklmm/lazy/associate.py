@@ -14,10 +14,13 @@ from dasklmm import schema
 from dasklmm.errors import ShapeError
 from dasklmm.lazy import blocks
 from dasklmm.numerics.alternatives import check_block, test_block
+from dasklmm.numerics.interaction import interaction_block
 from dasklmm.numerics.records import (
     STATUS_LABELS,
     AlternativeStats,
     AlternativeTest,
+    Filters,
+    InteractionStats,
     RefitStats,
     RefitTest,
     StackedTests,
@@ -33,6 +36,7 @@ VARIANCE_RATIOS: Mapping[str, tuple[str, ...]] = {
     "null": SCAN_COLUMNS,
     "per_variant": (*SCAN_COLUMNS, *REFIT_COLUMNS),
 }
+INTERACTION_COLUMNS = ("beta_main", "standard_error_main")
 INTEGERS, TRUTH_VALUES = ("n",), ("at_boundary",)
 
 ATTRIBUTES: Mapping[str, dict[str, str]] = {
@@ -48,15 +52,19 @@ ATTRIBUTES: Mapping[str, dict[str, str]] = {
     "log_gamma_ml": {"long_name": "logarithm of the variance ratio with the variant, by maximum likelihood"},
     "log_likelihood": {"long_name": "log likelihood with the variant at log_gamma_ml"},
     "at_boundary": {"long_name": "whether a variance ratio lies at a bound of the search"},
+    "beta_main": {"long_name": "effect of one copy of the effect allele where the covariate is 0"},
+    "standard_error_main": {"long_name": "standard error of beta_main"},
     "status": {"long_name": "'ok', or why the row has no test"},
 }
 
 
-def columns_of(stats: AlternativeStats | RefitStats) -> np.ndarray:
-    """TEST_COLUMNS, those of a refit, and status of a block, (variant, column) float64."""
-    refit: list[np.ndarray] = []
+def columns_of(stats: AlternativeStats | RefitStats | InteractionStats) -> np.ndarray:
+    """TEST_COLUMNS, those of a refit or interaction, and status of a block, (variant, column) float64."""
+    more: tuple[str, ...] = ()
     if isinstance(stats, RefitStats):
-        refit = [getattr(stats, name) for name in REFIT_COLUMNS]
+        more = REFIT_COLUMNS
+    elif isinstance(stats, InteractionStats):
+        more = INTERACTION_COLUMNS
     return np.column_stack(
         [
             stats.beta,
@@ -65,7 +73,7 @@ def columns_of(stats: AlternativeStats | RefitStats) -> np.ndarray:
             stats.chi_sq,
             p_value(stats.log_p),
             neg_log10(stats.log_p),
-            *refit,
+            *(getattr(stats, name) for name in more),
             stats.status,
         ]
     )
@@ -76,12 +84,29 @@ def _test_block(pa: np.ndarray, a: np.ndarray | None = None, *, null: Alternativ
 
 
 @dataclass(frozen=True, eq=False)
+class Interaction:
+    """Tests of variants' products with a covariate, one a phenotype.
+
+    Attributes
+    ----------
+    tests : tuple of AlternativeTest
+    covariate : ndarray (sample)
+    """
+
+    tests: tuple[AlternativeTest, ...]
+    covariate: np.ndarray
+
+
+Null = StackedTests | tuple[RefitTest, ...] | Interaction
+
+
+@dataclass(frozen=True, eq=False)
 class Group:
     """Phenotypes of the same samples and covariates, as a block finds them.
 
     Attributes
     ----------
-    null : StackedTests, or tuple of RefitTest
+    null : StackedTests, tuple of RefitTest, or Interaction
         One test a phenotype.
     p : ndarray, handle or future
         P (eigen, sample).
@@ -91,7 +116,7 @@ class Group:
         Whether a constant lies in the span of the covariates.
     """
 
-    null: StackedTests | tuple[RefitTest, ...]
+    null: Null
     p: Any
     samples: np.ndarray | None
     intercept: bool
@@ -100,11 +125,12 @@ class Group:
 def _scan_block(
     block: np.ndarray,
     *,
-    nulls: list[StackedTests | tuple[RefitTest, ...]],
+    nulls: list[Null],
     samples: list[np.ndarray | None],
     intercepts: list[bool],
     mean_impute: bool,
     ploidy: int,
+    filters: Filters | None,
     **rotations: np.ndarray,
 ) -> np.ndarray:
     columns: list[np.ndarray] = []
@@ -116,13 +142,21 @@ def _scan_block(
             "ploidy": ploidy,
         }
         p = rotations[f"p{g}"]
-        scanned = (
-            scan_block(null, p, block, **options)
-            if isinstance(null, StackedTests)
-            else refit_scan_block(null, p, block, **options)
-        )
-        for tests in scanned.by_phenotype:
-            columns += [scanned.n, scanned.effect_allele_frequency, columns_of(tests)]
+        if isinstance(null, Interaction):
+            tests: Sequence[Any] = [
+                interaction_block(test, p, block, null.covariate, filters=filters, **options)
+                for test in null.tests
+            ]
+            counted: Any = tests[0]
+        else:
+            scanned = (
+                scan_block(null, p, block, filters=filters, **options)
+                if isinstance(null, StackedTests)
+                else refit_scan_block(null, p, block, filters=filters, **options)
+            )
+            tests, counted = scanned.by_phenotype, scanned
+        for each in tests:
+            columns += [counted.n, counted.effect_allele_frequency, columns_of(each)]
     return np.column_stack(columns)
 
 
@@ -179,6 +213,7 @@ def scan(
     columns: tuple[str, ...] = SCAN_COLUMNS,
     mean_impute: bool = True,
     ploidy: int = 2,
+    filters: Filters | None = None,
 ) -> da.Array:
     """Rotate and test genotypes for all phenotypes in one task a block. Lazy.
 
@@ -188,7 +223,7 @@ def scan(
         `columns` and status of each phenotype, group by group.
     """
     phenotypes = sum(
-        len(group.null.tests if isinstance(group.null, StackedTests) else group.null) for group in groups
+        len(group.null if isinstance(group.null, tuple) else group.null.tests) for group in groups
     )
     return blocks.map_variants(
         _scan_block,
@@ -200,6 +235,7 @@ def scan(
         intercepts=[group.intercept for group in groups],
         mean_impute=mean_impute,
         ploidy=ploidy,
+        filters=blocks.shared(filters),
         **{f"p{g}": group.p for g, group in enumerate(groups)},
     )
 

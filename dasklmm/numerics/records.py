@@ -22,6 +22,9 @@ class Status(IntEnum):
     MISSING_DOSAGE = 4
     NOT_FINITE = 5
     NO_NULL_MODEL = 6
+    LOW_ALLELE_COUNT = 7
+    LOW_ALLELE_FREQUENCY = 8
+    HIGH_MISSINGNESS = 9
 
     @property
     def label(self) -> str:
@@ -30,6 +33,25 @@ class Status(IntEnum):
 
 
 STATUS_LABELS: tuple[str, ...] = tuple(status.label for status in Status)
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which variants are left out of the tests by what the analysed samples hold; each is off at its default.
+
+    Attributes
+    ----------
+    min_allele_count : float
+        Of the rarer allele.
+    min_allele_frequency : float
+        Of the rarer allele, in [0, 0.5].
+    max_missing : float
+        Share of samples without a call, in [0, 1].
+    """
+
+    min_allele_count: float = 0.0
+    min_allele_frequency: float = 0.0
+    max_missing: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -292,7 +292,7 @@ def _tiles(size: int, step: int) -> Iterator[slice]:
 
 
 def _padded(block: NDArray[Any], columns: slice, size: int) -> Iterator[tuple[slice, Float]]:
-    """Float64 tiles of `size` rows, the last filled with zeros or rows before; each is gone when the next comes."""
+    """Float64 tiles of `size` rows, the last filled with any; each is gone when the next comes."""
     chosen = block[:, columns]
     tile = np.zeros((size, chosen.shape[1]))
     for part in _tiles(block.shape[0], size):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dasklmm.errors import ShapeError
 from dasklmm.numerics.alternatives import collinearity_tolerance
 from dasklmm.numerics.genotypes import BlockStatistics, block_statistics, centered, imputed
-from dasklmm.numerics.records import Float, NodeWeights, RefitGrid, RefitStats, RefitTest
+from dasklmm.numerics.records import Filters, Float, NodeWeights, RefitGrid, RefitStats, RefitTest
 from dasklmm.numerics.refit import (
     add_plain_nodes,
     add_rotated_nodes,
@@ -32,6 +32,7 @@ def refit_scan_block(
     intercept: bool = True,
     mean_impute: bool = True,
     ploidy: int = 2,
+    filters: Filters | None = None,
 ) -> ScanStats:
     """Test every variant of a block of genotypes, each at its own variance ratio.
 
@@ -39,7 +40,7 @@ def refit_scan_block(
     ----------
     nulls : sequence of RefitTest
         One a phenotype; all of the same samples and covariates.
-    p, block, samples, intercept, mean_impute, ploidy
+    p, block, samples, intercept, mean_impute, ploidy, filters
         As in :func:`dasklmm.numerics.scan.scan_block`.
 
     Returns
@@ -75,7 +76,7 @@ def refit_scan_block(
             (again,), _ = pass_.stats([null], [null.whole], some)
             stats[k] = with_rows(stats[k], some, again)
     counted = pass_.counted
-    codes = untested(counted, block.shape[1], mean_impute)
+    codes = untested(counted, block.shape[1], mean_impute, ploidy, filters)
     frequency = np.where(counted.n_called > 0, counted.mean / ploidy, np.nan)
     return ScanStats(tuple(with_untested(each, codes) for each in stats), counted.n_called, frequency)
 

@@ -22,7 +22,9 @@ from dasklmm.numerics.genotypes import BlockStatistics, block_statistics, center
 from dasklmm.numerics.records import (
     AlternativeStats,
     AlternativeTest,
+    Filters,
     Float,
+    InteractionStats,
     RefitStats,
     StackedTests,
     Status,
@@ -135,6 +137,7 @@ def scan_block(
     intercept: bool = True,
     mean_impute: bool = True,
     ploidy: int = 2,
+    filters: Filters | None = None,
 ) -> ScanStats:
     """Test every variant of a block of genotypes.
 
@@ -156,6 +159,7 @@ def scan_block(
         Impute missing dosages by the variant's mean; otherwise such a variant has a status and no test.
     ploidy : int
         Copies of an allele at most; the frequency is the mean dosage over it.
+    filters : Filters, optional
 
     Returns
     -------
@@ -194,24 +198,37 @@ def scan_block(
     if eigen.stop != null.weights.shape[0]:
         raise ShapeError(f"p has {eigen.stop} eigenvectors and the model {null.weights.shape[0]}.")
     tolerance = collinearity_tolerance(np.result_type(p.dtype, np.float32), done)
-    codes = untested(counted, block.shape[1], mean_impute)
+    codes = untested(counted, block.shape[1], mean_impute, ploidy, filters)
     tests = tuple(with_untested(stats, codes) for stats in stacked_stats(null, products, squares, tolerance))
     frequency = np.where(counted.n_called > 0, counted.mean / ploidy, np.nan)
     return ScanStats(tests, counted.n_called, frequency)
 
 
-def untested(counted: BlockStatistics, n: int, mean_impute: bool) -> NDArray[np.int8]:
+def untested(
+    counted: BlockStatistics, n: int, mean_impute: bool, ploidy: int, filters: Filters | None
+) -> NDArray[np.int8]:
     """Status of the variants whose counts alone say that there is no test, OK of the others."""
     status = np.zeros(counted.n_called.shape[0], dtype=np.int8)
     if not mean_impute:
         status[counted.n_called < n] = Status.MISSING_DOSAGE
+    if filters is not None:
+        with np.errstate(invalid="ignore"):
+            frequency = counted.mean / ploidy
+            rarer = np.minimum(frequency, 1.0 - frequency)
+            # a count is a sum of dosages: one that is whole but for rounding is taken as whole
+            count = rarer * ploidy * counted.n_called * (1.0 + 1e-12)
+            status[counted.n_called < (1.0 - filters.max_missing) * n * (1.0 - 1e-12)] = (
+                Status.HIGH_MISSINGNESS
+            )
+            status[rarer * (1.0 + 1e-12) < filters.min_allele_frequency] = Status.LOW_ALLELE_FREQUENCY
+            status[count < filters.min_allele_count] = Status.LOW_ALLELE_COUNT
     status[counted.constant] = Status.CONSTANT
     status[counted.not_finite] = Status.NOT_FINITE
     status[counted.all_missing] = Status.ALL_MISSING
     return status
 
 
-Stats = TypeVar("Stats", AlternativeStats, RefitStats)
+Stats = TypeVar("Stats", AlternativeStats, RefitStats, InteractionStats)
 
 
 def with_untested(stats: Stats, codes: NDArray[np.int8]) -> Stats:
@@ -220,6 +237,8 @@ def with_untested(stats: Stats, codes: NDArray[np.int8]) -> Stats:
     changed: dict[str, Any] = {"status": status}
     for field in fields(stats):
         values = getattr(stats, field.name)
+        if field.name == "effect_allele_frequency":
+            continue
         if values.dtype.kind == "f":
             changed[field.name] = np.where(status == Status.OK, values, np.nan)
         elif values.dtype.kind == "b":
