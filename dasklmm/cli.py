@@ -185,6 +185,36 @@ class _Progress:
     help="lrt: likelihood ratio, as Hail; wald: F test; score: score test at the ML null.",
 )
 @click.option(
+    "--condition", metavar="ID", multiple=True, help="A variant that joins the covariates; repeatable."
+)
+@click.option(
+    "--interaction",
+    metavar="COVARIATE",
+    help="Test each variant's product with this covariate, the variant itself in the model.",
+)
+@click.option("--samples", metavar="FILE", help="Analyse these only: an id a line, or a table.")
+@click.option("--variants", metavar="FILE", help="Test these only: an id a line.")
+@click.option("--contigs", metavar="NAME", multiple=True, help="Test this contig; repeatable.")
+@click.option("--regions", metavar="CONTIG:START-END", multiple=True, help="Test this region; repeatable.")
+@click.option(
+    "--min-allele-count",
+    type=float,
+    default=0,
+    help="Leave variants with fewer of the rarer allele untested.",
+)
+@click.option(
+    "--min-allele-frequency",
+    type=float,
+    default=0.0,
+    help="Leave variants whose rarer allele is rarer than this untested.",
+)
+@click.option(
+    "--max-missing",
+    type=float,
+    default=1.0,
+    help="Leave variants with a larger share of missing calls untested.",
+)
+@click.option(
     "--variance-ratio",
     type=click.Choice(["null", "per-variant"]),
     default="null",
@@ -211,6 +241,11 @@ class _Progress:
     show_default=True,
     help="Put a column of ones before the covariates, or take them as they are.",
 )
+@click.option(
+    "--clump",
+    is_flag=True,
+    help="Clump the report's hits by their r² too, which reads the genotypes beside them again.",
+)
 @_scheduler_options
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Directory of the results."
@@ -223,6 +258,10 @@ def gwas(
     pheno_col: tuple[str, ...],
     covar: str | None,
     variance_ratio: str,
+    samples: str | None,
+    variants: str | None,
+    contigs: tuple[str, ...],
+    regions: tuple[str, ...],
     workers: int | None,
     scheduler: str | None,
     out: Path,
@@ -246,6 +285,8 @@ def gwas(
         if not fam.is_file():
             raise click.UsageError(f"give --pheno: there is no {fam} whose phenotype could be used.")
         pheno = str(fam)
+    from dasklmm.readers.tables import read_ids
+
     _folder(out)
     with _client(workers, scheduler):
         run_scan(
@@ -256,12 +297,23 @@ def gwas(
             quiet=quiet,
             phenotype=pheno_col[0] if len(pheno_col) == 1 else (list(pheno_col) or None),
             variance_ratio=variance_ratio.replace("-", "_"),
+            samples=None if samples is None else read_ids(samples),
+            variants=None if variants is None else read_ids(variants),
+            contigs=contigs or None,
+            regions=regions or None,
             **options,
         )
 
 
 def run_scan(
-    genotypes: str, pheno: str, covar: str | None, out: Path, *, quiet: bool = False, **options: Any
+    genotypes: str,
+    pheno: str,
+    covar: str | None,
+    out: Path,
+    *,
+    quiet: bool = False,
+    clump: bool = False,
+    **options: Any,
 ) -> None:
     """Scan, write the files of a run, and say in a few lines what was found and where it is."""
     import dasklmm
@@ -290,7 +342,12 @@ def run_scan(
     if kept:
         parts = [f"{k} {v['kept']} of {v['kept'] + v['computed']}" for k, v in kept.items()]
         click.echo(f"kept from a former run: {', '.join(parts)}")
-    written = write_outputs(results, out, command=["dasklmm", *sys.argv[1:]])
+    ds = None
+    if clump:
+        ds = dasklmm.open_genotypes(genotypes)
+        if ds.sizes["variant"] > results.sizes["variant"]:  # chosen ones were tested
+            ds = ds.isel(variant=ds["variant_id"].isin(results["variant_id"].values).values)
+    written = write_outputs(results, out, command=["dasklmm", *sys.argv[1:]], genotypes=ds)
     if "phenotypes" in results.attrs:
         for name in results.attrs["phenotype"]:
             one = dasklmm.phenotype_results(results, name)
@@ -430,7 +487,9 @@ def demo(out: Path, samples: int, variants: int, seed: int, workers: int) -> Non
     help="rrm: realized relationship matrix; grm: GCTA's; centered: GEMMA's -gk 1.",
 )
 @click.option(
-    "--samples", metavar="FILE", help="A table, such as that of the phenotypes: only its samples are used."
+    "--samples",
+    metavar="FILE",
+    help="Only these samples are used: an id a line, or a table such as that of the phenotypes.",
 )
 @click.option(
     "--rank",
@@ -470,12 +529,13 @@ def kinship(
     import numpy as np
 
     import dasklmm
+    from dasklmm.readers.tables import read_ids
     from dasklmm.store.arrays import write_kinship
     from dasklmm.store.records import vacant
 
     ds = dasklmm.open_genotypes(genotypes)
     if samples is not None:
-        wanted = dasklmm.read_table(samples).index.to_numpy(dtype=str)
+        wanted = np.asarray(read_ids(samples))
         kept = np.isin(ds["sample_id"].values, wanted)
         if not kept.any():
             raise click.ClickException(

@@ -16,6 +16,7 @@ import xarray as xr
 
 import dasklmm
 from dasklmm.association import phenotype_results
+from dasklmm.clumps import clump
 from dasklmm.errors import MissingExtraError
 from dasklmm.export import summary, top_hits, write_tsv
 from dasklmm.plots import save_plots
@@ -37,7 +38,10 @@ def versions() -> dict[str, str]:
 
 
 def write_outputs(
-    results: xr.Dataset, directory: str | Path, command: list[str] | None = None
+    results: xr.Dataset,
+    directory: str | Path,
+    command: list[str] | None = None,
+    genotypes: xr.Dataset | None = None,
 ) -> dict[str, Path]:
     """Write results.tsv.gz, manhattan.png, qq.png, report.html and run.json. Eager.
 
@@ -51,6 +55,8 @@ def write_outputs(
         reports are left out.
     command : list of str, optional
         The command line, for run.json.
+    genotypes : Dataset, optional
+        Those of the scan: the report's hits are then clumped by r² as well (:func:`dasklmm.clump`).
 
     Returns
     -------
@@ -60,9 +66,9 @@ def write_outputs(
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     if "phenotypes" in results.attrs:
-        written, found = _of_each(results, folder)
+        written, found = _of_each(results, folder, genotypes)
     else:
-        written, found = _of_one(results, folder), summary(results)
+        written, found = _of_one(results, folder, genotypes), summary(results)
     written["run"] = folder / "run.json"
     if "created" not in results.attrs and written["run"].exists():
         return written  # results of a former run, which told more of it than can be told now
@@ -80,7 +86,9 @@ def write_outputs(
     return written
 
 
-def _of_one(results: xr.Dataset, folder: Path, drawn: bool = True) -> dict[str, Path]:
+def _of_one(
+    results: xr.Dataset, folder: Path, genotypes: xr.Dataset | None, drawn: bool = True
+) -> dict[str, Path]:
     """Table, plots and report of one phenotype."""
     folder.mkdir(parents=True, exist_ok=True)
     written = {"table": folder / "results.tsv.gz"}
@@ -94,11 +102,14 @@ def _of_one(results: xr.Dataset, folder: Path, drawn: bool = True) -> dict[str, 
         plots = {}
     written |= plots
     written["report"] = folder / "report.html"
-    write_report(results, written["report"], plots=plots or None)
+    hits = None if genotypes is None else clump(results, genotypes)
+    write_report(results, written["report"], plots=plots or None, hits=hits)
     return written
 
 
-def _of_each(results: xr.Dataset, folder: Path) -> tuple[dict[str, Path], dict[str, Any]]:
+def _of_each(
+    results: xr.Dataset, folder: Path, genotypes: xr.Dataset | None
+) -> tuple[dict[str, Path], dict[str, Any]]:
     """The files of every phenotype in its own directory, a table of all, and their summaries."""
     names = [str(name) for name in results["phenotype"].values]
     written, found, rows = {"phenotypes": folder / "phenotypes.tsv"}, {}, []
@@ -108,7 +119,7 @@ def _of_each(results: xr.Dataset, folder: Path) -> tuple[dict[str, Path], dict[s
         if "error" in one.attrs:
             continue
         found[name] = summary(one)
-        _of_one(one, folder / place, drawn=len(names) <= MOST_DRAWN)
+        _of_one(one, folder / place, genotypes, drawn=len(names) <= MOST_DRAWN)
         written[name] = folder / place
     partial = folder / "phenotypes.tsv.partial"
     pd.DataFrame(rows).to_csv(partial, sep="\t", index=False, na_rep="#NA", float_format="%.10g")

@@ -364,3 +364,28 @@ def test_several_phenotypes(cohort, tmp_path):
         "inverse_normal",
     )
     assert "half of/it: 128 samples" in two.stdout
+
+
+def test_what_is_tested_and_in_whom(cohort, tmp_path):
+    """The options that choose are those of the library."""
+    genotypes, table = cohort / "genotypes.zarr", cohort / "phenotypes.tsv"
+    ds = dasklmm.open_genotypes(genotypes)
+    ids = ds["variant_id"].values
+    people = tmp_path / "people.txt"
+    people.write_text("\n".join(ds["sample_id"].values[:120]))
+    (tmp_path / "variants.txt").write_text("\n".join(ids[10:60]))
+    run(
+        "gwas", genotypes, "--pheno", table, "--covar", cohort / "covariates.tsv", "--out", tmp_path / "a",
+        "--samples", people, "--variants", tmp_path / "variants.txt", "--condition", ids[3],
+        "--interaction", "covariate_1", "--min-allele-count", 10, "--max-missing", 0.5, "--contigs", "1",
+        "--no-loco", "--clump",
+    )  # fmt: skip
+    got = open_results(tmp_path / "a" / "results.zarr")
+    want = dasklmm.gwas(
+        genotypes, table, cohort / "covariates.tsv", samples=ds["sample_id"].values[:120], variants=ids[10:60],
+        condition=[ids[3]], interaction="covariate_1", min_allele_count=10, max_missing=0.5,
+        contigs=["1"], loco=False,
+    )  # fmt: skip
+    assert got.drop_attrs().identical(want.drop_attrs())
+    assert set(got["variant_contig"].values) == {"1"}
+    assert got.attrs["n"] == 120

@@ -186,7 +186,9 @@ def test_filters_leave_a_status_and_change_no_other_number(cohort, tables):
         assert np.isnan(got["beta"].values[out]).all()
         np.testing.assert_array_equal(got["effect_allele_frequency"], frequency)
     assert (rarer < 0.05).any()
-    assert "low_allele_count" in dasklmm.gwas(ds, y, x, loco=False, min_allele_count=4)["status"].values[[1, 2]]
+    assert (
+        "low_allele_count" in dasklmm.gwas(ds, y, x, loco=False, min_allele_count=4)["status"].values[[1, 2]]
+    )
     kept = dasklmm.gwas(ds, y, x, loco=False, variance_ratio="per_variant", min_allele_count=4)
     assert (kept["status"].values[[1, 2]] == "low_allele_count").all()
     crossed = dasklmm.gwas(ds, y, x, loco=False, interaction="age", min_allele_count=4)

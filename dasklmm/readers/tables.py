@@ -62,6 +62,37 @@ def read_table(path: str | Path) -> pd.DataFrame:
     return table
 
 
+def read_ids(path: str | Path) -> list[str]:
+    """Read a list of sample or variant ids. Eager.
+
+    Parameters
+    ----------
+    path : str or Path
+        An id a line; or a table that `read_table` takes, whose sample ids are used.
+
+    Raises
+    ------
+    TableError
+        No such file, no id, or lines of several columns without a header that names IID or sample_id.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise TableError(f"there is no list of ids at {str(path)!r}.")
+    with _open(path) as file:
+        lines = [line.split() for line in file if line.strip()]
+    if not lines:
+        raise TableError(f"{str(path)!r} is empty; an id a line is needed.")
+    if all(len(words) == 1 for words in lines) and lines[0][0].lower() not in ("iid", "#iid", "sample_id"):
+        return [words[0] for words in lines]
+    try:
+        return [str(sample) for sample in read_table(path).index]
+    except TableError as error:
+        raise TableError(
+            f"{str(path)!r} has lines of {len(lines[0])} columns; an id a line is needed, or a table with a "
+            f"header that names IID or sample_id ({error})"
+        ) from error
+
+
 def _read(path: Path, separator: str, *, quoted: bool = True) -> pd.DataFrame:
     try:
         table = pd.read_csv(

@@ -9,6 +9,7 @@ import pytest
 
 import dasklmm
 from dasklmm.errors import SampleError, TableError
+from dasklmm.readers.tables import read_ids
 
 
 def table(tmp_path, text, name="t.txt"):
@@ -146,3 +147,19 @@ def test_minus_nine_is_a_number_and_warned_of(tmp_path, caplog):
     table(tmp_path, "f a 0 0 1 -9\nf b 0 0 1 2\n", "x.fam")
     table(tmp_path, "IID x\n")
     assert caplog.text == ""
+
+
+def test_lists_of_ids(tmp_path):
+    plain, table, wide = (tmp_path / name for name in ("plain.txt", "table.tsv", "wide.txt"))
+    plain.write_text("rs1\n\n001\n")
+    assert read_ids(plain) == ["rs1", "001"]
+    table.write_text("FID\tIID\ty\na\t007\t1\na\t8\t2\n")
+    assert read_ids(table) == ["007", "8"]
+    wide.write_text("a 1\nb 2\n")
+    with pytest.raises(TableError, match="lines of 2 columns; an id a line is needed"):
+        read_ids(wide)
+    wide.write_text("\n")
+    with pytest.raises(TableError, match="is empty"):
+        read_ids(wide)
+    with pytest.raises(TableError, match="there is no list"):
+        read_ids(tmp_path / "none")
