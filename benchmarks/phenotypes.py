@@ -1,6 +1,6 @@
 """One phenotype against a hundred, in one pass over the mouse data: python -m benchmarks.phenotypes
 
-Needs the folder of shared data (DASKLMM_DATA). The phenotypes are CD8 with noise of their own, of the same samples.
+Needs the folder of shared data (DASKLMM_DATA). The phenotypes are CD8 with noise of their own, of the same mice.
 """
 
 from __future__ import annotations
