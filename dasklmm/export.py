@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from dasklmm.errors import OptionError
 from dasklmm.numerics.clumping import SECONDARY_P_VALUE, clump_variants
 from dasklmm.numerics.tails import lambda_gc
 
@@ -208,8 +209,18 @@ def strings(results: xr.Dataset, name: str) -> np.ndarray | None:
     return values if values.dtype.kind == "U" else values.astype(str)
 
 
+def check_one_phenotype(results: xr.Dataset) -> None:
+    """Raise OptionError where results hold several phenotypes."""
+    if "phenotype" in results.dims:
+        raise OptionError(
+            f"the results hold {results.sizes['phenotype']} phenotypes; one is needed. Give "
+            "dasklmm.phenotype_results(results, name)."
+        )
+
+
 def floats(results: xr.Dataset, name: str) -> np.ndarray:
     """A variable (variant) as float64; NaN where it is absent."""
+    check_one_phenotype(results)
     if name not in results.variables:
         return np.full(results.sizes["variant"], np.nan)
     return np.asarray(results[name].values, dtype=np.float64)

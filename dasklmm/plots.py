@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from dasklmm.errors import DimensionError, MissingExtraError, OptionError
-from dasklmm.export import GENOME_WIDE, contigs, positions, status_counts, strings
+from dasklmm.export import GENOME_WIDE, contigs, floats, positions, status_counts, strings
 from dasklmm.numerics.tails import lambda_gc, qq_quantiles
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def manhattan(
             raise OptionError(f"{name} is {p!r}; a p-value between 0 and 1 is needed.")
     most = _TOWERS if label_top is True else int(label_top)
     ax = _new_axes((11.0, 4.4)) if ax is None else ax
-    y = np.asarray(results["neg_log10_p_value"].values, dtype=np.float64)
+    y = floats(results, "neg_log10_p_value")
     position = positions(results)
     x, names, centers, code, tails = _layout(contigs(results), position)
     width = max(float(x.max()) if x.size else 1.0, 1e-9)
@@ -142,7 +142,7 @@ def qq(results: xr.Dataset, ax: Axes | None = None) -> Axes:
     The band is pointwise and for independent tests; linked variants leave it more often.
     """
     ax = _new_axes((4.8, 4.6)) if ax is None else ax
-    y = np.asarray(results["neg_log10_p_value"].values, dtype=np.float64)
+    y = floats(results, "neg_log10_p_value")
     pairs = qq_quantiles(y, max_points=20_000)
     _style(ax)
     ax.set_title(_title(results), loc="left", fontsize=11, color=_INK)

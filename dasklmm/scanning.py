@@ -79,10 +79,11 @@ class Clock:
 
 @dataclass(frozen=True, eq=False)
 class Null:
-    """Null model of one group of variants: its fit, the fit that the test uses (ML for score), and the test."""
+    """Null model of one group of variants: its fits by REML and ML, the one that the test uses, and the test."""
 
     data: RotatedData
     fit: NullFit
+    plain: NullFit
     tested: NullFit
     pve: float
     test: AlternativeTest | RefitTest
@@ -100,6 +101,8 @@ class Null:
             "tau_sq": fit.tau_sq,
             "beta": [float(b) for b in fit.beta],
             "log_likelihood": fit.log_likelihood,
+            "log_likelihood_ml": self.plain.log_likelihood,
+            "log_gamma_ml": self.plain.log_gamma,
             "n": self.data.n,
             "rank": self.data.r,
             "log_gamma_tested": self.tested.log_gamma,
@@ -552,15 +555,14 @@ def _fit(table: np.ndarray, t: int, mean_diagonal: float, cohort: Cohort, option
     fit = reml.fit_null(data, on_boundary="clamp")
     if fit.at_boundary:
         logger.warning("the variance ratio lies at a bound: log_gamma %.3g", fit.log_gamma)
-    tested = fit
-    if test == "score":
-        tested = reml.fit_null(data, criterion="ml", on_boundary="clamp")
-        if tested.at_boundary:
-            logger.warning("the ML variance ratio lies at a bound: log_gamma %.3g", tested.log_gamma)
+    plain = reml.fit_null(data, criterion="ml", on_boundary="clamp")
+    if plain.at_boundary and test == "score":
+        logger.warning("the ML variance ratio lies at a bound: log_gamma %.3g", plain.log_gamma)
+    tested = plain if test == "score" else fit
     pve = reml.proportion_of_variance(fit, mean_diagonal)
     if options["variance_ratio"] == "per_variant":
-        return Null(data, fit, tested, pve, refit.refit_test(data, fit, test))
-    return Null(data, fit, tested, pve, alternatives.alternative_test(data, tested.log_gamma, test))
+        return Null(data, fit, plain, tested, pve, refit.refit_test(data, fit, test))
+    return Null(data, fit, plain, tested, pve, alternatives.alternative_test(data, tested.log_gamma, test))
 
 
 def _together(

@@ -166,3 +166,25 @@ def test_inverse_normal_transform(cohort, tables):
     assert got.attrs["transform"] == "inverse_normal"
     with pytest.raises(errors.OptionError, match="transform"):
         dasklmm.gwas(cohort, y[["t1"]], x, transform="log")
+
+
+def test_what_draws_or_tells_of_one_phenotype_refuses_several(cohort, tables, tmp_path):
+    pytest.importorskip("matplotlib")
+    from dasklmm import export, plots, report
+
+    y, _ = tables
+    got = dasklmm.gwas(cohort, y[["t0", "t1"]], loco=False)
+    for told in (
+        lambda: plots.manhattan(got),
+        lambda: plots.qq(got),
+        lambda: plots.save_plots(got, tmp_path / "plots"),
+        lambda: report.summary_html(got),
+        lambda: report.write_report(got, tmp_path / "report.html"),
+        lambda: export.write_tsv(got, tmp_path / "r.tsv.gz"),
+        lambda: export.top_hits(got),
+        lambda: dasklmm.clump(got),
+    ):
+        with pytest.raises(errors.OptionError, match="phenotype_results"):
+            told()
+    assert list(tmp_path.iterdir()) == []
+    plots.qq(dasklmm.phenotype_results(got, "t1"))

@@ -26,6 +26,7 @@ def test_score_test_with_gemma_s_kinship(mouse_prefix, gemma):
     assert null["gamma"] == pytest.approx(4.34337, rel=1e-5)
     assert null["pve"] == pytest.approx(0.609672, abs=1e-6)
     assert null["log_likelihood"] == pytest.approx(-1584.07, abs=5e-3)
+    assert null["log_likelihood_ml"] == pytest.approx(-1584.45, abs=5e-3)
     frame = results.to_dataframe().set_index("variant_id").loc[gemma.index]
     assert (frame["variant_effect_allele"] == gemma["allele1"]).all()
     log_p = frame["neg_log10_p_value"] + np.log10(gemma["p_score"])
