@@ -313,7 +313,8 @@ class Scan:
         nulls: list[Null | str] = []
         for t, cohort in enumerate(self.cohorts.groups[g]):
             try:
-                nulls.append(_fit(table, t, meta["mean_diagonal"], cohort, self.options))
+                with blocks.one_blas_thread():
+                    nulls.append(_fit(table, t, meta["mean_diagonal"], cohort, self.options))
             except DaskLMMError as error:
                 if not self.cohorts.several:
                     raise
@@ -517,8 +518,9 @@ def _rotation(k: np.ndarray, y: np.ndarray, x: np.ndarray, rank: int) -> _Rotati
 
 
 def _table(p: np.ndarray, s: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    # column by column: the bits of one product of all would depend on how many phenotypes there are
-    return np.column_stack([s, *(p @ np.ascontiguousarray(column) for column in y.T), p @ x])
+    # Column by column, on one thread: the bits of a product depend on how many columns it has, and on its threads.
+    with blocks.one_blas_thread():
+        return np.column_stack([s, *(p @ np.ascontiguousarray(column) for column in y.T), p @ x])
 
 
 def _keep_rotation(kept: Records | Memory, unit: str, rotation: _Rotation, dtype: Any) -> None:

@@ -20,16 +20,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
-from functools import cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
-from scipy import linalg
 
 from dasklmm.errors import OptionError
 from dasklmm.numerics.alternatives import alternative_test, check_block, collinearity_tolerance
+from dasklmm.numerics.chebyshev import series as series_of
 from dasklmm.numerics.moments import metric
 from dasklmm.numerics.records import (
     Float,
@@ -41,26 +40,13 @@ from dasklmm.numerics.records import (
     RotatedData,
     Status,
 )
-from dasklmm.numerics.reml import (
-    BOUNDARY_DISTANCE,
-    Criterion,
-    evaluate,
-    fit_null,
-    grid_values,
-    neg_log_likelihood,
-)
+from dasklmm.numerics.refit_grid import refit_grid
+from dasklmm.numerics.reml import BOUNDARY_DISTANCE, fit_null
 from dasklmm.numerics.scan import TILE_VARIANTS
 from dasklmm.numerics.tails import log_sf_chi2_1, log_sf_f1
 
-CRITERIA: tuple[Criterion, Criterion] = ("reml", "ml")
 # Half-width of the window in standard errors of the null's log gamma, and its limits.
 WINDOW_ERRORS, NARROWEST, WIDEST = 5.0, 0.5, 3.0
-# Distance of sentinels in log gamma, at most. With p = d' / d in [0, 1], each of -L'', (log det <[X a], [X a]>)''
-# a column, and (log RSS1)'' is a variance of p or less, at most 1/4, so that both curves bend by n / 4 at most
-# and dip between sentinels by n step^2 / 32. In cohorts of more than 80 samples a dip above the largest margin
-# is left out of account.
-SENTINEL_STEP, LARGEST_MARGIN = 2.0, 10.0
-MOST_NODES = 256
 # Rows of a product over the whole range, fixed and padded as TILE_VARIANTS: a block has few such variants.
 TILE_WHOLE = 32
 # Eigenvectors converted to float64 at a time: a tile of them takes 4 MB.
@@ -119,8 +105,8 @@ def refit_test(
     half = min(max(WINDOW_ERRORS * error, NARROWEST), WIDEST) if np.isfinite(error) else WIDEST
     ends = max(lower, center - half), min(upper, center + half)
     reference = (center, plain.log_gamma)
-    whole = _grid(data, (lower, upper), (lower, upper), tolerance, reference, TILE_WHOLE)
-    window = _grid(data, ends, (lower, upper), tolerance, reference, TILE_VARIANTS)
+    whole = refit_grid(data, (lower, upper), (lower, upper), tolerance, reference, TILE_WHOLE)
+    window = refit_grid(data, ends, (lower, upper), tolerance, reference, TILE_VARIANTS)
     if window.log_gamma.shape[0] >= whole.log_gamma.shape[0]:
         window = replace(whole, tile=TILE_VARIANTS)
     return RefitTest(fixed, data, window, whole, plain.log_likelihood, tolerance)
@@ -300,33 +286,11 @@ def _padded(block: NDArray[Any], columns: slice, size: int) -> Iterator[tuple[sl
         yield part, tile
 
 
-class _Series(NamedTuple):
-    """Matrices from values at Chebyshev-Lobatto points in [-1, 1], ascending."""
-
-    values: Float  # to the coefficients of the function
-    first: Float  # to those of its first derivative
-    second: Float
-    points: Float  # where curves are looked at for their lowest place
-    at_points: Float  # to the values there
-
-
-@cache
-def _series(k: int) -> _Series:
-    values = np.asarray(np.linalg.inv(chebyshev.chebvander(_lobatto(k), k - 1)), dtype=np.float64)
-    first, second = (np.vstack([chebyshev.chebder(values, m, axis=0), np.zeros((m, k))]) for m in (1, 2))
-    points = np.linspace(-1.0, 1.0, 2 * k + 1)
-    return _Series(values, first, second, points, chebyshev.chebvander(points, k - 1) @ values)
-
-
-def _lobatto(n: int) -> Float:
-    return np.asarray(-np.cos(np.pi * np.arange(n) / (n - 1)))
-
-
 def _tile_stats(null: RefitTest, grid: RefitGrid, sums: Float, tolerance: float) -> tuple[NDArray[Any], ...]:
     """Estimates of one tile (7, variant), and whether at a boundary, the status, and whether to do it again."""
     n, dof, k = null.data.n, null.data.n - null.data.f - 1, grid.n_series
     low, high = float(grid.log_gamma[0]), float(grid.log_gamma[k - 1])
-    half, series = 0.5 * (high - low), _series(k)
+    half, series = 0.5 * (high - low), series_of(k)
     u, v, share, cancelled, status = _after_covariates(grid, sums, tolerance)
     tested = status == Status.OK
 
@@ -441,90 +405,3 @@ def _lowest(points: Float, values: Float, slopes: Float, half: float) -> Float:
         if done.all():
             break
     return np.asarray(x)
-
-
-def _grid(
-    data: RotatedData,
-    ends: tuple[float, float],
-    bounds: tuple[float, float],
-    tolerance: float,
-    reference: tuple[float, float],
-    tile: int,
-) -> RefitGrid:
-    """Nodes of a range and the null there; `reference` is the null's optimum by REML and by ML."""
-    low, high = ends
-    left, right = (max(0, int(np.ceil(gap / SENTINEL_STEP))) for gap in (low - bounds[0], bounds[1] - high))
-    sentinels = [np.linspace(bounds[0], low, left + 1)[:-1], np.linspace(bounds[1], high, right + 1)[:-1]]
-    series = _nodes(data, ends, tolerance, left + right)
-    nodes = np.concatenate([series, *sentinels])
-    null = [_null_at(data, float(u)) for u in nodes]
-    optimum = [_null_at(data, u).base[i] for i, u in enumerate(reference)]
-    return RefitGrid(
-        log_gamma=nodes,
-        n_series=series.size,
-        transform=np.stack([at.transform for at in null], axis=-1),
-        identity=np.array([at.identity for at in null]),
-        rss=np.array([at.rss for at in null]),
-        base=np.stack([at.base for at in null], axis=1) - np.array(optimum)[:, None],
-        at_bounds=(left == 0, right == 0),
-        tile=tile,
-        margin=min(data.n * SENTINEL_STEP**2 / 32.0, LARGEST_MARGIN),
-    )
-
-
-class _Null(NamedTuple):
-    """One column of each field of RefitGrid."""
-
-    transform: Float
-    identity: float
-    rss: float
-    base: Float
-
-
-def _null_at(data: RotatedData, log_gamma: float) -> _Null:
-    at, scale = evaluate(data, log_gamma), float(np.exp(-0.5 * log_gamma))
-    transform = np.eye(1 + data.f)
-    transform[1:, 0] = -at.beta
-    transform[1:, 1:] = linalg.solve_triangular(at.cholesky, np.eye(data.f), lower=True).T / np.sqrt(scale)
-    # an alternative takes a degree of freedom, and log u is that of the scaled u less log scale
-    reml = neg_log_likelihood(data, at, "reml") - 0.5 * np.log(at.rss / (data.n - data.f)) + 0.25 * log_gamma
-    base = np.array([reml, neg_log_likelihood(data, at, "ml")])
-    return _Null(transform, at.metric.identity * scale, at.rss * scale, base)
-
-
-def _nodes(data: RotatedData, ends: tuple[float, float], tolerance: float, others: int) -> Float:
-    """Fewest nodes between which inner products and the null's curves are right to the tolerance.
-
-    <a, a> is a combination of d(s_k, .) with weights that are not negative, so that the largest relative
-    error of any d bounds its own. It is measured for eigenvalues all over their range. With the `others` the
-    number is a multiple of four, in which columns of matrix products are fastest.
-    """
-    positive = data.s[data.s > 0.0]
-    s = np.geomspace(positive.min(), positive.max(), 200) if positive.size else np.empty(0)
-    s = np.append(s, 0.0) if data.low_rank or positive.size < data.r else s
-    low, half = ends[0], 0.5 * (ends[1] - ends[0])
-
-    def scaled_d(u: Float) -> Float:
-        return np.asarray(1.0 / (np.multiply.outer(np.exp(0.5 * u), s) + np.exp(-0.5 * u)[:, None]))
-
-    rate = np.log((np.pi + np.hypot(np.pi, half)) / half)
-    fewest = max(6, int(-0.7 * np.log(tolerance) / rate))
-    for k in range(fewest + -(fewest + others) % 4, MOST_NODES, 4):
-        nodes = low + half * (_lobatto(k) + 1.0)
-        halfway = _lobatto(2 * k - 1)[1::2]  # where interpolants are worst
-        there, between = (
-            low + half * (halfway + 1.0),
-            chebyshev.chebvander(halfway, k - 1) @ _series(k).values,
-        )
-        if np.abs(between @ scaled_d(nodes) / scaled_d(there) - 1.0).max() > tolerance:
-            continue
-        curves = (
-            between @ grid_values(data, nodes, criterion) - grid_values(data, there, criterion)
-            for criterion in CRITERIA
-        )
-        if max(np.abs(error).max() for error in curves) <= tolerance * data.n:
-            return np.asarray(nodes)
-    raise OptionError(
-        f"bounds from {ends[0]:g} to {ends[1]:g} are too wide for a tolerance of {tolerance:g}: {MOST_NODES} "
-        "values of log gamma are not enough. Narrow bounds=, or raise tolerance=."
-    )

@@ -10,7 +10,7 @@ import pytest
 from scipy import optimize, stats
 
 from dasklmm.errors import CovariateError, OptionError, RankError, ShapeError
-from dasklmm.numerics import design, refit, reml
+from dasklmm.numerics import chebyshev, design, refit, refit_grid, reml
 from dasklmm.numerics.records import RefitStats, Status
 
 BOUNDS = (-8.0, 8.0)
@@ -218,8 +218,9 @@ def test_an_optimum_outside_the_window_is_found():
 def test_an_optimum_beyond_the_window_s_edge_is_found_without_sentinels(monkeypatch):
     data, pa, _ = rotated(*random_problem("structured", 6, m=30, n=200))
     want = refit.refit_block(prepared(data), pa)
-    for name, value in {"WINDOW_ERRORS": 0.01, "NARROWEST": 0.01, "LARGEST_MARGIN": -np.inf}.items():
-        monkeypatch.setattr(refit, name, value)
+    for name in ("WINDOW_ERRORS", "NARROWEST"):
+        monkeypatch.setattr(refit, name, 0.01)
+    monkeypatch.setattr(refit_grid, "LARGEST_MARGIN", -np.inf)
     null = prepared(data)
     window = null.window.log_gamma[: null.window.n_series]
     assert ((want.log_gamma < window.min()) | (want.log_gamma > window.max())).sum() > 3
@@ -241,14 +242,14 @@ def test_an_optimum_just_inside_a_bound_is_taken_to_it():
 
 def lowest(functions):
     """Places of the minima of functions on [-1, 1], one a variant, by the search that curves go through."""
-    series = refit._series(33)
-    values = np.array([[f(x) for f in functions] for x in refit._lobatto(33)])
+    series = chebyshev.series(33)
+    values = np.array([[f(x) for f in functions] for x in chebyshev.lobatto(33)])
     slopes = np.stack([series.first @ values, series.second @ values], axis=1)[:, :, None]
     return refit._lowest(series.points, (series.at_points @ values)[None], slopes, 1.0)[0]
 
 
 def test_the_deeper_of_two_valleys_is_chosen_between_the_points_that_are_looked_at():
-    points = refit._series(33).points
+    points = chebyshev.series(33).points
     on, between = points[12], 0.5 * (points[45] + points[46])
     tilt = 1e-4
 
