@@ -66,6 +66,10 @@ class GenotypeFormatError(DaskLMMError, ValueError):
     """A genotype source that is not of a known format, or is inconsistent."""
 
 
+class GenotypeReadError(DaskLMMError, RuntimeError):
+    """Genotypes that were there when they were opened and cannot be read now."""
+
+
 class TableError(DaskLMMError, ValueError):
     """A phenotype or covariate table that cannot be understood."""
 

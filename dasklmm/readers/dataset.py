@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from dasklmm import schema
+from dasklmm.errors import GenotypeReadError
 from dasklmm.lazy import budget
 
 logger = logging.getLogger(__name__)
@@ -40,10 +41,18 @@ class Retried:
                 return self.source[index]
             except OSError as error:
                 if attempt == ATTEMPTS:
-                    raise
+                    raise GenotypeReadError(
+                        f"genotypes cannot be read ({_rows(rows)}, {ATTEMPTS} attempts): "
+                        f"{error}. Check that the files are where they were, and the same on every worker, and run "
+                        "the same command again: with a store, what is finished is kept."
+                    ) from error
                 logger.warning("reading %s failed (%s); attempt %d of %d", index, error, attempt, ATTEMPTS)
                 time.sleep(PAUSE_SECONDS * attempt)
         raise AssertionError("unreachable")
+
+
+def _rows(rows: Any) -> str:
+    return f"rows {rows.start} to {rows.stop}" if isinstance(rows, slice) else f"{len(rows)} rows"
 
 
 def is_readers_own(array: Any) -> bool:

@@ -308,6 +308,6 @@ def test_source_that_is_lost(cohort, tmp_path):
         if (name, done) == ("test", 1):
             os.unlink(own.npy)
 
-    with pytest.raises((FileNotFoundError, errors.StoreError)):
+    with pytest.raises(errors.GenotypeReadError, match="where they were"):
         own.scan(tmp_path / "r.zarr", Rows(own.npy, 0.01), progress=remove)
     assert not (tmp_path / "r.zarr").exists()

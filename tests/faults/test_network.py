@@ -7,6 +7,7 @@ from distributed import Client, Security
 from fault_tools import FailingRows, contents
 
 import dasklmm
+from dasklmm import errors
 
 
 def test_tls_cluster(cohort, wanted, tmp_path):
@@ -39,7 +40,7 @@ def test_transient_read_errors(cohort, wanted, tmp_path, caplog):
 def test_read_errors_that_stay(cohort, wanted, tmp_path):
     """Fault 19: a block that cannot be read at all ends the run with nothing published; then it resumes."""
     (tmp_path / "failed").mkdir()
-    with pytest.raises(OSError, match="Input/output error"):
+    with pytest.raises(errors.GenotypeReadError, match="Input/output error.*run the same command again"):
         cohort.scan(tmp_path / "r.zarr", FailingRows(cohort.npy, str(tmp_path / "failed"), 9))
     assert not (tmp_path / "r.zarr").exists()
     cohort.scan(tmp_path / "r.zarr")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from dasklmm.errors import GenotypeReadError
 from dasklmm.readers import dataset
 
 
@@ -35,7 +36,7 @@ def test_two_failures_are_survived_and_said(caplog):
 
 def test_a_third_is_raised():
     source = Flaky(3)
-    with pytest.raises(OSError, match="blinked"):
+    with pytest.raises(GenotypeReadError, match=r"rows 0 to 2, 3 attempts.: the network blinked. Check"):
         dataset.Retried(source)[0:2, :]
     assert source.reads == 3
 
