@@ -25,16 +25,18 @@ from dasklmm.lazy import associate, budget, run
 from dasklmm.lazy import kinship as lazy_kinship
 from dasklmm.numerics import alternatives, spectrum
 from dasklmm.numerics.records import Filters
+from dasklmm.numerics.subspace import OVERSAMPLING
 from dasklmm.numerics.transforms import Transform
 from dasklmm.readers.genotypes import open_genotypes
 from dasklmm.scanning import Clock, Progress, Scan
 from dasklmm.store import arrays
-from dasklmm.store.records import Memory, Records, get, one_writer, put, remove, vacant
+from dasklmm.store.records import Memory, Records, clear, get, one_writer, put, remove, vacant
 from dasklmm.store.results import (
     differences,
     differing,
     fingerprint,
     open_results,
+    unfinished,
     write_results,
 )
 
@@ -164,6 +166,7 @@ def gwas(
     dtype = lazy_kinship.working_dtype(precision)
     ds = genotypes.to_dataset(name="dosage") if isinstance(genotypes, xr.DataArray) else genotypes
     ds = ds if isinstance(ds, xr.Dataset) else open_genotypes(ds)
+    ds = schema.with_text(ds)
     store = None if store is None else str(store).removeprefix("file://").rstrip("/")
     chosen = chosen_variants(ds, variants, contigs, regions)
     condition = [condition] if isinstance(condition, str) else list(condition)
@@ -198,7 +201,7 @@ def gwas(
         )
     if not truncated and not (given and all(isinstance(pairs, xr.Dataset) for pairs in given)):
         budget.check_eigendecomposition(largest)
-    rows = schema.as_rows(ds["dosage"], "dosage", (schema.VARIANT, schema.SAMPLE), None).data
+    rows = schema.dosage_rows(ds)
     columns = (*associate.VARIANCE_RATIOS[variance_ratio], *associate.INTERACTION_COLUMNS)
     budget.check_results(rows.shape[0], len(cohorts.names), len(columns) + 1)
     options: dict[str, Any] = {
@@ -230,6 +233,7 @@ def gwas(
         len(cohorts.names),
         len(first),
         NODES if variance_ratio == "per_variant" else 0,
+        max(ranks) + OVERSAMPLING if truncated else 0,
     )
     room = budget.Room.of(run.active_client())
     most, streamed = shape.fitting_rows(room, kinship=given is None and not truncated)
@@ -238,7 +242,6 @@ def gwas(
             f"the eigenvectors are {shape.p_bytes / 1e6:,.0f} MB and a worker has {room.limit / 1e6:,.0f} MB: "
             "they must be read piece by piece from a store. Give store= (a path that all workers see, or a URL)."
         )
-    rows = schema.blocks_of_at_most(rows, most)
     scan = Scan(
         ds,
         rows,
@@ -248,6 +251,7 @@ def gwas(
         options,
         ranks,
         dtype,
+        most,
         streamed,
         shape.groups_per_read(room, most),
         Clock(progress),
@@ -259,7 +263,7 @@ def gwas(
 
     inputs = scan.inputs()
     if differences(store, inputs) is None or overwrite:
-        vacant(store, overwrite)
+        vacant(store, overwrite or unfinished(store))
     work = f"{store}.work"
     with one_writer(work):
         done = _finished(store, inputs, resume, overwrite)
@@ -268,12 +272,13 @@ def gwas(
             done = scan.run(kept)
             if scan.inputs() != inputs:
                 changed = ", ".join(differing(scan.inputs(), inputs))
+                clear(work)  # what was made of the one must not be taken for the other's
                 raise StoreError(
                     f"the {changed} changed while they were read, so nothing is published. Run again with "
                     "overwrite=True (--overwrite) when the files are at rest."
                 )
             write_results(done, store, inputs, overwrite=overwrite)
-        remove(work)
+        clear(work)
     return done
 
 

@@ -530,7 +530,7 @@ def kinship(
 
     import dasklmm
     from dasklmm.readers.tables import read_ids
-    from dasklmm.store.arrays import write_kinship
+    from dasklmm.store import arrays
     from dasklmm.store.records import vacant
 
     ds = dasklmm.open_genotypes(genotypes)
@@ -546,8 +546,8 @@ def kinship(
     size = f"{ds.sizes['sample']:,} samples, {ds.sizes['variant']:,} variants"
     with _client(workers, scheduler):
         if rank is None:
-            vacant(out, overwrite)  # before any work
-            write_kinship(dasklmm.kinship(ds, method, precision=precision), out, overwrite=overwrite)
+            vacant(out, overwrite or arrays.unfinished(out))  # before any work
+            arrays.write_kinship(dasklmm.kinship(ds, method, precision=precision), out, overwrite=overwrite)
             click.echo(f"{method} kinship of {size}: {out}")
         else:
             pairs = dasklmm.eigendecompose(

@@ -18,7 +18,7 @@ import xarray as xr
 import dasklmm
 from dasklmm import schema
 from dasklmm.cohort import Cohort, Cohorts
-from dasklmm.errors import DaskLMMError
+from dasklmm.errors import DaskLMMError, MemoryBudgetError
 from dasklmm.lazy import associate, blocks, budget, run
 from dasklmm.lazy import kinship as lazy_kinship
 from dasklmm.lazy.eigen import genotype_stamp, leading_pairs
@@ -121,7 +121,7 @@ class Scan:
     ds : Dataset
         Genotypes and the coordinates of their variants.
     rows : dask.array.Array (variant, sample)
-        The dosages, in the blocks of the tasks.
+        The dosages, in the blocks that were given.
     cohorts : Cohorts
     contigs : dict
         Variants of each contig that is left out in turn, or all.
@@ -132,6 +132,8 @@ class Scan:
     ranks : list of int
         Eigenpairs of each group.
     dtype : float32 or float64
+    most : int
+        Variants of a task, at most.
     streamed : bool
         P is read piece by piece.
     per_read : int
@@ -152,6 +154,7 @@ class Scan:
         options: dict[str, Any],
         ranks: list[int],
         dtype: Any,
+        most: int,
         streamed: bool,
         per_read: int,
         clock: Clock,
@@ -160,15 +163,16 @@ class Scan:
     ) -> None:
         self.ds, self.rows, self.cohorts, self.contigs = ds, rows, cohorts, contigs
         self.given, self.options, self.ranks, self.dtype = given, options, ranks, dtype
-        self.streamed, self.per_read, self.clock = streamed, per_read, clock
+        self.most, self.streamed, self.per_read, self.clock = most, streamed, per_read, clock
         self.columns = associate.VARIANCE_RATIOS[options["variance_ratio"]]
         if options["interaction"]:
             self.columns = (*self.columns, *associate.INTERACTION_COLUMNS)
-        self.slices = [schema.take(rows, index) for index in contigs.values()]
         self.chosen, self.filters = chosen, filters
         self.indexes = [i if chosen is None else i[chosen[i]] for i in contigs.values()]
-        self.to_scan = self.slices if chosen is None else [schema.take(rows, i) for i in self.indexes]
-        self.tested, self.to_test = 0, sum(self._n_blocks(i) for i in range(len(contigs)))
+        self.chunks = rows.chunks[0]
+        self.slices: list[da.Array] = []
+        self.to_scan: list[da.Array] = []
+        self.tested, self.to_test = 0, 0
         self.variants_in_kinship = [0] * len(cohorts.groups)
         self._content_digest: str | None = None
         self._given_digest = None
@@ -192,7 +196,7 @@ class Scan:
                 str(self.ds["dosage"].dtype),
                 self._content(),
             ),
-            "blocks": fingerprint([list(part.chunks[0]) for part in self.slices]),
+            "blocks": fingerprint(list(self.chunks)),
             "chosen variants": None if self.chosen is None else fingerprint(self.chosen),
             "samples": fingerprint(*(cohort.sample_id for cohort in cohorts)),
             "phenotype values": fingerprint(*(cohort.y for cohort in cohorts)),
@@ -223,8 +227,28 @@ class Scan:
         self._content_digest = genotype_stamp(self.ds)
         return self._content_digest
 
+    def _cut(self, kept: Records | Memory) -> None:
+        """Cut the genotypes into blocks: those of the run that is taken up, whatever memory there is now."""
+        found = kept.read("rows")
+        if found is None:
+            found = np.array([self.most]), {}
+            kept.write("rows", found[0])
+        most = int(found[0][0])
+        if most > self.most:
+            raise MemoryBudgetError(
+                f"the unfinished work is in blocks of {most:,} variants, and there is memory for {self.most:,} "
+                "now. Give the workers as much memory as before, or overwrite=True (--overwrite) to begin anew."
+            )
+        rows = schema.blocks_of_at_most(self.rows, most)
+        self.slices = [schema.take(rows, index) for index in self.contigs.values()]
+        self.to_scan = (
+            self.slices if self.chosen is None else [schema.take(rows, index) for index in self.indexes]
+        )
+        self.to_test = sum(self._n_blocks(i) for i in range(len(self.contigs)))
+
     def run(self, kept: Records | Memory) -> xr.Dataset:
         """All steps; what `kept` holds already is not computed again."""
+        self._cut(kept)
         if self.given is None and not self.options["truncated"]:
             with self.clock.stage("kinship"):
                 self._grams(kept)
@@ -525,7 +549,10 @@ def _table(p: np.ndarray, s: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.nda
 
 def _keep_rotation(kept: Records | Memory, unit: str, rotation: _Rotation, dtype: Any) -> None:
     p = rotation.p.astype(dtype, copy=False)
+    # what is left of a former decomposition goes first: its table must not meet the P of this one
+    kept.drop(f"null/{unit}")
     if isinstance(kept, Records):
+        kept.drop(f"p/{unit}/rows")
         kept.write_rows(f"p/{unit}", p, budget.STREAM_BYTES)
     else:
         kept.write(f"p/{unit}", p)

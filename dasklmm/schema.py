@@ -132,6 +132,25 @@ def _meta(array: Any) -> np.ndarray:
     return np.empty((0, 0), dtype=array.dtype)
 
 
+def dosage_rows(ds: xr.Dataset) -> da.Array:
+    """Dosages (variant, sample) of genotypes in whole rows; a negative one is missing, whatever its dtype."""
+    dosage = ds["dosage"]
+    rows = as_rows(dosage, "dosage", (VARIANT, SAMPLE), None).data
+    if dosage.dtype.kind == "i" and dosage.dtype.itemsize > 1:
+        rows = rows.map_blocks(_without_negative, dtype=rows.dtype, meta=np.empty((0, 0), rows.dtype))
+    return rows
+
+
+def _without_negative(block: np.ndarray) -> np.ndarray:
+    return np.where(block < 0, np.nan, block)
+
+
+def with_text(ds: xr.Dataset) -> xr.Dataset:
+    """Genotypes whose coordinates of dtype object, as pandas leaves them, are text."""
+    names = [n for n in ("sample_id", *VARIANT_COORDS) if n in ds.variables and ds[n].dtype.kind == "O"]
+    return ds.assign_coords({n: (ds[n].dims, np.asarray(ds[n].values).astype(str)) for n in names})
+
+
 def sample_ids(array: xr.DataArray | xr.Dataset, coord: str = "sample_id") -> np.ndarray | None:
     """Sample ids of a named array as strings, or None where it has none; duplicates are refused."""
     if coord not in array.coords:

@@ -6,6 +6,7 @@ import functools
 import operator
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import dask
 import dask.array as da
 import numpy as np
 import threadpoolctl
+from dask._task_spec import DataNode, convert_legacy_graph
 from dask.delayed import Delayed
 
 from dasklmm.store.arrays import StoredArray
@@ -142,13 +144,17 @@ def map_variants(
 
 
 class _Reading:
-    """The task that reads a block, run inside another; what it depends on comes as values."""
+    """Tasks that lead to a block, run inside another; what they need from outside comes as values."""
 
-    def __init__(self, task: Any) -> None:
-        self.task, self.keys = task, sorted(task.dependencies, key=str)
+    def __init__(self, tasks: list[tuple[Any, Any]], inputs: list[Any]) -> None:
+        self.tasks, self.inputs = tasks, inputs
 
     def __call__(self, values: Sequence[Any]) -> Any:
-        return self.task(dict(zip(self.keys, values, strict=True)))
+        known = dict(zip(self.inputs, values, strict=True))
+        out = known.get(self.inputs[0]) if self.inputs else None
+        for key, task in self.tasks:
+            out = known[key] = task(known)
+        return out
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,15 +194,54 @@ def delayed_call(function: Callable[..., Any], label: str) -> Callable[..., Dela
 
 
 def delayed_blocks(array: da.Array) -> list[Block]:
-    """Blocks of an array in order, to be read within the calls they are given to."""
+    """Blocks of an array in order, to be read within the calls they are given to.
+
+    A reading takes in every task that serves its block alone: slices and concatenations too, which Dask leaves
+    as tasks or aliases of their own. Tasks that several blocks share, and data, stay in the graph.
+    """
     (fused,) = dask.optimize(array)
     graph, layer = fused.__dask_graph__(), fused.__dask_layers__()[0]
-    low = graph.to_dict()
+    low = convert_legacy_graph(graph.to_dict())
+    used = Counter(key for task in low.values() for key in task.dependencies)
     found = []
     for block_key in dask.core.flatten(fused.__dask_keys__()):
-        reading = _Reading(low[block_key])
-        found.append(Block(reading, [Delayed(key, graph, layer=layer) for key in reading.keys]))
+        tasks: list[tuple[Any, Any]] = []
+        inputs: list[Any] = []
+
+        def visit(key: Any, tasks: list[tuple[Any, Any]] = tasks, inputs: list[Any] = inputs) -> None:
+            for other in sorted(low[key].dependencies, key=str):
+                if used[other] == 1 and other in low and not isinstance(low[other], DataNode):
+                    visit(other)
+                elif other not in inputs:
+                    inputs.append(other)
+            tasks.append((key, low[key]))
+
+        # blocks that are there already, as those of a persisted array, are inputs of an empty reading
+        if block_key in low and low[block_key].dependencies != {block_key}:
+            visit(block_key)
+        else:
+            inputs.append(block_key)
+        delayed = [Delayed(key, graph, layer=layer) for key in inputs]
+        found.append(Block(_Reading(tasks, inputs), delayed))
     return found
+
+
+def lanes(
+    parts: Sequence[Block], count: int, add: Callable[[Block, Delayed | None], Delayed]
+) -> list[Delayed]:
+    """Sums of blocks, one after the other in at most `count` lanes; `add` takes a block and the sum before it.
+
+    There are never more sums about than lanes, however many blocks.
+    """
+    size = -(-len(parts) // min(count, len(parts)))
+    sums = []
+    for start in range(0, len(parts), size):
+        total: Delayed | None = None
+        for part in parts[start : start + size]:
+            total = add(part, total)
+        assert total is not None  # size is 1 or more
+        sums.append(total)
+    return sums
 
 
 def tree_sum(

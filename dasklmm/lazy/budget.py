@@ -122,6 +122,8 @@ class Shape:
         Tested in one pass, and their groups of the same samples.
     nodes : int
         Values of the variance ratio at which a refit sums inner products; 0 without one.
+    columns : int
+        Vectors that leading pairs are found with; 0 where they are not.
     """
 
     file_samples: int
@@ -133,6 +135,7 @@ class Shape:
     phenotypes: int = 1
     groups: int = 1
     nodes: int = 0
+    columns: int = 0
 
     @property
     def p_bytes(self) -> int:
@@ -171,6 +174,15 @@ class Shape:
         free = (int(room.limit * USABLE) - BASE_BYTES) // room.threads - self.kinship_bytes(rows)
         return max(1, min(self.groups, 1 + free // self._matrices_bytes))
 
+    def product_bytes(self, rows: int) -> int:
+        """Bytes of one task that adds `rows` variants to the product of a kinship with some vectors.
+
+        The block, a standardised tile with its selection; the vectors, their product, the sums before and
+        after, and one that waits for the end.
+        """
+        tile = min(rows, GRAM_TILE) * self.samples * (3 * self.working_bytes + self.genotype_bytes)
+        return rows * self.file_samples * self.genotype_bytes + tile + 5 * 8 * self.samples * self.columns
+
     def fitting_rows(self, room: Room, kinship: bool) -> tuple[int, bool]:
         """Variants of a task that the processes have room for, and whether P is streamed.
 
@@ -185,7 +197,10 @@ class Shape:
 
         def needed(rows: int) -> int:
             scan = held + room.threads * self.scan_bytes(rows)
-            return max(scan, room.threads * self.kinship_bytes(rows) if kinship else 0)
+            before = self.kinship_bytes(rows) if kinship else 0
+            if self.columns:
+                before = self.product_bytes(rows)
+            return max(scan, room.threads * before)
 
         rows = TILE_VARIANTS
         if needed(rows) > free:

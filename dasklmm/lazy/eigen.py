@@ -88,6 +88,7 @@ def eigendecompose(
             "variants": fingerprint(
                 *(np.asarray(k[n].values) for n in schema.VARIANT_COORDS if n in k.variables)
             ),
+            "dtype": str(k["dosage"].dtype),
             "method": method,
             "precision": precision,
             "tolerance": tolerance,
@@ -111,7 +112,7 @@ def eigendecompose(
         found = None if store is None else arrays.held_spectrum(store, inputs, overwrite)
         if found is not None:
             return found
-        rows = schema.as_rows(k["dosage"], "dosage", (schema.VARIANT, schema.SAMPLE), None).data
+        rows = schema.dosage_rows(k)
         dtype = lazy_kinship.working_dtype(precision)
         found_pairs = leading_pairs([rows], rank or n, method, dtype=dtype, seed=seed, tolerance=tolerance)
         s, p = found_pairs.s, found_pairs.p
@@ -201,10 +202,26 @@ def leading_pairs(
 def _pass(
     parts: Sequence[da.Array], q: np.ndarray, method: str, samples: np.ndarray | None, dtype: Any
 ) -> Product:
-    call = blocks.delayed_call(gram_product, "kinship-product")
+    call = blocks.delayed_call(_add_product, "kinship-product")
     columns, shared_q = blocks.shared(samples), blocks.shared(q)
-    tasks = [call(b, shared_q, method, dtype, columns) for part in parts for b in blocks.delayed_blocks(part)]
-    return run.run_blocks([blocks.tree_sum(tasks, "kinship-product-sum")])[0]
+    sums = blocks.lanes(
+        [block for part in parts for block in blocks.delayed_blocks(part)],
+        run.parallelism(),
+        lambda block, before: call(block, shared_q, method, dtype, columns, before),
+    )
+    return run.run_blocks([blocks.tree_sum(sums, "kinship-product-sum")])[0]
+
+
+def _add_product(
+    block: np.ndarray,
+    q: np.ndarray,
+    method: lazy_kinship.Method,
+    dtype: Any,
+    samples: np.ndarray | None,
+    before: Product | None,
+) -> Product:
+    added = gram_product(block, q, method, dtype, samples)
+    return added if before is None else before + added
 
 
 def genotype_stamp(ds: xr.Dataset) -> str:

@@ -51,13 +51,9 @@ def gram_matrices(
     call = blocks.delayed_call(_grams, "kinship")
     columns = blocks.shared(list(samples))
     parts = blocks.delayed_blocks(dosage)
-    size = -(-len(parts) // min(lanes or run.parallelism(), len(parts)))
-    sums = []
-    for start in range(0, len(parts), size):
-        total = None
-        for part in parts[start : start + size]:
-            total = call(part, method, dtype, columns, total)
-        sums.append(total)
+    sums = blocks.lanes(
+        parts, lanes or run.parallelism(), lambda b, before: call(b, method, dtype, columns, before)
+    )
     return blocks.tree_sum(sums, "kinship-sum", add=_added)
 
 
@@ -105,11 +101,11 @@ def kinship(ds: xr.Dataset, method: Method = "rrm", *, precision: str = "double"
     check_method(method)
     dtype = working_dtype(precision)
     ids = schema.sample_ids(ds)
-    rows = schema.as_rows(ds["dosage"], "dosage", (schema.VARIANT, schema.SAMPLE), None)
+    rows = schema.dosage_rows(ds)
     n = rows.shape[1]
     if rows.shape[0] == 0:
         raise KinshipError("the genotypes hold no variant; a kinship needs at least one that varies.")
-    (total,) = dask.delayed(tuple, nout=1)(gram_matrices(rows.data, method, samples=[None], dtype=dtype))
+    (total,) = dask.delayed(tuple, nout=1)(gram_matrices(rows, method, samples=[None], dtype=dtype))
     matrix = da.from_delayed(dask.delayed(scaled)(total), (n, n), dtype=np.float64)
     coords = {}
     if ids is not None:

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from dasklmm.numerics.genotypes import Method, Samples, standardise
 from dasklmm.numerics.records import Float
 
+# Columns of a block beyond the pairs that are wanted.
+OVERSAMPLING = 10
+
 
 @dataclass(frozen=True, eq=False)
 class Product:
@@ -97,7 +100,7 @@ class Krylov:
 
     n: int
     rank: int
-    oversampling: int = 10
+    oversampling: int = OVERSAMPLING
     seed: int = 0
     blocks: int = 8
     basis: Float = field(init=False)

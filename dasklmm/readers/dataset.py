@@ -43,8 +43,8 @@ class Retried:
                 if attempt == ATTEMPTS:
                     raise GenotypeReadError(
                         f"genotypes cannot be read ({_rows(rows)}, {ATTEMPTS} attempts): "
-                        f"{error}. Check that the files are where they were, and the same on every worker, and run "
-                        "the same command again: with a store, what is finished is kept."
+                        f"{error}. Check that the files are where they were, and the same on every worker, and "
+                        "run the same command again: with a store, what is finished is kept."
                     ) from error
                 logger.warning("reading %s failed (%s); attempt %d of %d", index, error, attempt, ATTEMPTS)
                 time.sleep(PAUSE_SECONDS * attempt)

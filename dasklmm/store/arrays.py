@@ -215,13 +215,13 @@ def open_kinship(path: str | Path) -> xr.DataArray:
     except (FileNotFoundError, ValueError) as error:
         raise StoreError(f"there is no kinship at {str(path)!r}. Give the path of a Zarr group.") from error
     held = dict(group.arrays())
-    if not {"kinship", "sample_id"} <= set(held):
+    if unfinished(path) or not {"kinship", "sample_id"} <= set(held):
         raise StoreError(
             f"the Zarr group at {str(path)!r} holds {sorted(held)}; a kinship needs 'kinship' and 'sample_id'."
         )
     ids = np.array(held["sample_id"][...].tolist(), dtype=str)
     return xr.DataArray(
-        da.from_array(held["kinship"], name=False, inline_array=True),
+        da.from_array(_whole(held["kinship"], path), name=False, inline_array=True),
         dims=("sample_0", "sample_1"),
         coords={"sample_id_0": ("sample_0", ids), "sample_id_1": ("sample_1", ids)},
         name="kinship",
@@ -230,21 +230,25 @@ def open_kinship(path: str | Path) -> xr.DataArray:
 
 
 def write_kinship(kinship: xr.DataArray, path: str | Path, *, overwrite: bool = False) -> None:
-    """Write a kinship with its sample ids as a Zarr group. Eager: computes it."""
-    vacant(path, overwrite)
+    """Write a kinship with its sample ids as a Zarr group. Eager: computes it.
+
+    One that was not written to its end is replaced.
+    """
+    vacant(path, overwrite or unfinished(path))
     values = np.asarray(kinship.values, dtype=np.float64)
     group = zarr.open_group(str(path), mode="w", attributes={MARK: "kinship"})
     group.attrs.update({str(k): v for k, v in kinship.attrs.items()})
     ids = np.asarray(kinship["sample_id_0"].values, dtype=str).astype(np.dtypes.StringDType())
     group.create_array("sample_id", data=ids, dimension_names=["sample_0"])
     write_array(f"{str(path).rstrip('/')}/kinship", values, ("sample_0", "sample_1"), overwrite=True)
+    group.attrs["whole"] = True  # last: without it the kinship is not there
 
 
 def write_spectrum(
     pairs: xr.Dataset, path: str | Path, inputs: dict[str, Any], *, overwrite: bool = False
 ) -> None:
     """Write eigenpairs with their sample ids and what they were made of, as a Zarr group. Eager."""
-    vacant(path, overwrite)
+    vacant(path, overwrite or unfinished(path))
     group = zarr.open_group(str(path), mode="w", attributes={MARK: "decomposition"})
     for name in pairs.data_vars:
         values = np.asarray(pairs[name].values)
@@ -274,18 +278,29 @@ def open_spectrum(path: str | Path) -> xr.Dataset:
             f"the Zarr group at {str(path)!r} holds {sorted(held)}, and no complete decomposition."
         )
     variables: dict[str, Any] = {
-        "p": (("eigen", "sample"), da.from_array(held["p"], name=False, inline_array=True))
+        "p": (("eigen", "sample"), da.from_array(_whole(held["p"], path), name=False, inline_array=True))
     }
-    variables |= {k: ("eigen", np.asarray(held[k][...])) for k in ("s", "residual") if k in held}
+    variables |= {
+        k: ("eigen", np.asarray(_whole(held[k], path)[...])) for k in ("s", "residual") if k in held
+    }
     coords = {}
     if "sample_id" in held:
         coords["sample_id"] = ("sample", np.array(held["sample_id"][...].tolist(), dtype=str))
     return xr.Dataset(variables, coords=coords, attrs={"inputs": dict(group.attrs["inputs"])})
 
 
+def unfinished(path: str | Path) -> bool:
+    """Whether a group of this package lies there whose writing ended before its last attribute."""
+    try:
+        attrs = zarr.open_group(str(path), mode="r").attrs
+    except (FileNotFoundError, ValueError):
+        return False
+    return attrs.get(MARK) in ("kinship", "decomposition") and not {"inputs", "whole"} & set(attrs)
+
+
 def held_spectrum(path: str | Path, inputs: dict[str, Any], overwrite: bool) -> xr.Dataset | None:
     """Eigenpairs of the same inputs at `path`; None where there are none, StoreError where they are others."""
-    if overwrite or not exists(path):
+    if overwrite or not exists(path) or unfinished(path):
         return None
     found = open_spectrum(path)
     kept = found.attrs.pop("inputs")

@@ -278,6 +278,15 @@ def remove(path: str | Path) -> None:
         fs.rm(root, recursive=True)
 
 
+def clear(path: str) -> None:
+    """Remove all that a folder holds but its lock, which its holder gives up."""
+    fs, root = fsspec.core.url_to_fs(path)
+    fs.invalidate_cache()
+    for place in fs.ls(root, detail=False) if fs.exists(root) else ():
+        if str(place).rstrip("/").rsplit("/", 1)[-1] != "lock":
+            fs.rm(place, recursive=True)
+
+
 @contextmanager
 def one_writer(path: str | Path) -> Iterator[None]:
     """Hold the one right to write at a path; StoreError where another run holds it.
@@ -295,13 +304,25 @@ def _refuse(path: str | Path, holder: str) -> StoreError:
     )
 
 
+def _opened(path: Path) -> Any:
+    path.mkdir(parents=True, exist_ok=True)
+    return (path / "lock").open("ab+", buffering=0)
+
+
+def _is_at(file: Any, place: Path) -> bool:
+    """Whether an open file is still the one of that name."""
+    try:
+        return os.fstat(file.fileno()).st_ino == place.stat().st_ino
+    except FileNotFoundError:
+        return False
+
+
 @contextmanager
 def _file_lock(path: Path) -> Iterator[None]:
     import fcntl
 
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        file = (path / "lock").open("ab+", buffering=0)
+        file = _opened(path)
     except OSError as error:
         raise StoreError(
             f"{str(path)!r} cannot be made: {error.strerror}. Give a store where you can write."
@@ -312,6 +333,8 @@ def _file_lock(path: Path) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             raise _refuse(path, file.read().decode().strip() or "its process is not known") from None
+        if not _is_at(file, path / "lock"):
+            raise _refuse(path, "it ended at this moment")  # and took its lock away; the next try has it
         with suppress(OSError):  # a full disk: the lock holds without the name of its holder
             file.truncate(0)
             file.write(f"process {os.getpid()}".encode())

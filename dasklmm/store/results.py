@@ -31,7 +31,7 @@ def fingerprint(*values: Any) -> str:
     digest = hashlib.sha256()
     for value in values:
         if isinstance(value, np.ndarray):
-            if value.dtype.kind in "UT":
+            if value.dtype.kind in "UTO":
                 value = "\0".join(map(str, value.tolist()))
             else:
                 digest.update(f"{value.dtype.str}{value.shape}".encode())
@@ -79,7 +79,7 @@ def write_results(
     """
     local = records.is_local(path)
     path = str(path).rstrip("/")
-    records.vacant(path, overwrite)
+    records.vacant(path, overwrite or unfinished(path))
     target = f"{path}.partial" if local else path
     records.remove(target)  # of a run that was killed while it wrote
     try:
@@ -190,6 +190,15 @@ def differences(path: str | Path, inputs: dict[str, Any]) -> list[str] | None:
     if not isinstance(kept, dict):
         raise StoreError(f"{str(path)!r} holds something other than results. Give another path.")
     return differing(kept, inputs)
+
+
+def unfinished(path: str | Path) -> bool:
+    """Whether an object store holds results whose writing ended before its manifest; they are written anew."""
+    if records.is_local(path):
+        return False
+    group = _open(path)
+    marked = group is not None and records.MARK in group.attrs
+    return marked and records.get(f"{str(path).rstrip('/')}/{SUCCESS}") is None
 
 
 def differing(kept: dict[str, Any], inputs: dict[str, Any]) -> list[str]:

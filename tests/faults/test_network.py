@@ -40,7 +40,7 @@ def test_transient_read_errors(cohort, wanted, tmp_path, caplog):
 def test_read_errors_that_stay(cohort, wanted, tmp_path):
     """Fault 19: a block that cannot be read at all ends the run with nothing published; then it resumes."""
     (tmp_path / "failed").mkdir()
-    with pytest.raises(errors.GenotypeReadError, match="Input/output error.*run the same command again"):
+    with pytest.raises(errors.GenotypeReadError, match=r"Input/output error.*run the same command again"):
         cohort.scan(tmp_path / "r.zarr", FailingRows(cohort.npy, str(tmp_path / "failed"), 9))
     assert not (tmp_path / "r.zarr").exists()
     cohort.scan(tmp_path / "r.zarr")

@@ -1,0 +1,188 @@
+"""What a run that is taken up may believe, and what it must not."""
+
+from __future__ import annotations
+
+import dask
+import fsspec
+import numpy as np
+import pytest
+import xarray as xr
+from fault_tools import Rows, contents, records_of
+
+import dasklmm
+from dasklmm import errors, scanning, schema
+from dasklmm.lazy import blocks
+from dasklmm.lazy.budget import Shape
+from dasklmm.numerics import spectrum
+from dasklmm.store import arrays, records
+from dasklmm.store.results import open_results
+
+
+class Stop(Exception):
+    pass
+
+
+def stopped_at(stage, done):
+    def stop(name, now, total):
+        if (name, now) == (stage, done):
+            raise Stop
+
+    return stop
+
+
+def test_work_of_genotypes_that_changed_is_dropped(cohort, wanted, tmp_path, monkeypatch):
+    """The change is found at the end; the same run over the former genotypes begins anew."""
+    store, calls = tmp_path / "r.zarr", []
+    real = scanning.Scan._content
+
+    def content(self):
+        calls.append(1)
+        return real(self) if len(calls) == 1 else "changed"
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scanning.Scan, "_content", content)
+        with pytest.raises(errors.StoreError, match="changed while they were read"):
+            cohort.scan(store)
+    assert not records_of(store, "test")
+    got = cohort.scan(store)
+    assert got.attrs["resumed"]["kinship"]["kept"] == 0
+    assert contents(store) == wanted
+
+
+def test_a_table_never_meets_the_eigenvectors_of_another_decomposition(cohort, wanted, tmp_path, monkeypatch):
+    """Eigenvectors are computed anew with other signs, and the run dies before their table is written."""
+    store, work = tmp_path / "r.zarr", tmp_path / "r.zarr.work"
+    with dask.config.set(scheduler="synchronous"):
+        with pytest.raises(Stop):
+            cohort.scan(store, progress=stopped_at("null model", 2))
+        (work / "test" / "00000" / "000000").write_bytes(b"damaged")
+        real, write = spectrum.eigendecompose, records.Records.write
+
+        def flipped(*args, **options):
+            pairs = real(*args, **options)
+            pairs.p[...] *= -1.0
+            return pairs
+
+        def fail(self, name, array, **meta):
+            if name.startswith("null/"):
+                raise Stop
+            write(self, name, array, **meta)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(spectrum, "eigendecompose", flipped)
+            patch.setattr(records.Records, "write", fail)
+            with pytest.raises(Stop):
+                cohort.scan(store)
+        cohort.scan(store)
+    assert contents(store) == wanted
+
+
+def test_other_memory_takes_up_the_same_blocks(cohort, wanted, tmp_path, monkeypatch):
+    """Blocks are those of the run that is taken up; too little memory for them is said."""
+    store = tmp_path / "r.zarr"
+    with monkeypatch.context() as patch:
+        patch.setattr(Shape, "fitting_rows", lambda self, room, kinship: (32, False))
+        with pytest.raises(Stop):
+            cohort.scan(store, progress=stopped_at("test", 3))
+    kept = len(records_of(store, "test"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Shape, "fitting_rows", lambda self, room, kinship: (16, False))
+        with pytest.raises(
+            errors.MemoryBudgetError, match="blocks of 32 variants, and there is memory for 16"
+        ):
+            cohort.scan(store)
+    got = cohort.scan(store)
+    assert got.attrs["resumed"]["test"]["kept"] >= kept >= 3
+    want = cohort.scan(tmp_path / "other.zarr")
+    np.testing.assert_allclose(got["chi_sq"], want["chi_sq"], rtol=1e-4, atol=1e-4)
+
+
+def test_results_half_written_to_a_url_are_written_anew(cohort, monkeypatch):
+    """The same command after a kill between the first array and the manifest."""
+    store = "memory://bucket/results.zarr"
+    real = records.put
+
+    def put(path, *parts):
+        if str(path).endswith("_SUCCESS"):
+            raise Stop
+        real(path, *parts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "put", put)
+        with pytest.raises(Stop):
+            cohort.scan(store)
+    got = cohort.scan(store)
+    assert got.drop_attrs().identical(open_results(store).drop_attrs())
+    fsspec.filesystem("memory").rm("/bucket", recursive=True)
+
+
+@pytest.mark.parametrize("name", ["kinship", "decomposition"])
+def test_a_kinship_half_written_is_written_anew(cohort, tmp_path, monkeypatch, name):
+    """It is never opened, and the same call replaces it."""
+    ds, path = cohort.genotypes(), tmp_path / "k.zarr"
+
+    def write():
+        if name == "kinship":
+            arrays.write_kinship(dasklmm.kinship(ds), path)
+            return arrays.open_kinship(path)["sample_id_0"].size
+        return dasklmm.eigendecompose(ds, rank=3, store=path)["s"].size
+
+    with monkeypatch.context() as patch:
+        patch.setattr(arrays, "write_array", lambda *a, **k: (_ for _ in ()).throw(Stop()))
+        with pytest.raises(Stop):
+            write()
+    with pytest.raises(errors.StoreError):
+        arrays.open_kinship_or_spectrum(path)
+    assert write() == (ds.sizes["sample"] if name == "kinship" else 3)
+
+
+def test_a_decomposition_with_a_chunk_gone_is_refused(cohort, tmp_path):
+    """It would read as NaN."""
+    path = tmp_path / "k.zarr"
+    dasklmm.eigendecompose(cohort.genotypes(), rank=3, store=path)
+    next(f for f in (path / "p" / "c").rglob("*") if f.is_file()).unlink()
+    with pytest.raises(errors.StoreError, match="not whole"):
+        dasklmm.eigendecompose(cohort.genotypes(), rank=3, store=path)
+
+
+def test_reading_is_within_its_task_however_the_genotypes_are_cut(cohort):
+    """Slices, concatenations and choices of samples leave no task of reading beside the work."""
+    rows = cohort.genotypes(Rows(cohort.npy))["dosage"].data
+    small = schema.blocks_of_at_most(rows, 40)
+    for array in (rows, rows[100:900], small, small[100:900], rows[:, 5:50]):
+        parts = blocks.delayed_blocks(array)
+        call = blocks.delayed_call(np.sum, "work")
+        tasks = [call(part) for part in parts]
+        graph = dask.base.collections_to_expr(tasks).optimize().__dask_graph__()
+        reading = [key for key in graph if "getitem" in str(key) or "concatenate" in str(key)]
+        assert reading == []
+        assert sum(dask.compute(*tasks)) == int(array.sum().compute())
+
+
+def test_genotypes_that_lie_on_the_cluster(cohort):
+    """Persisted blocks are taken as they are."""
+    ds = cohort.genotypes()
+    want = dasklmm.gwas(ds, cohort.y, loco=False, precision="double")
+    with dasklmm.local_cluster(n_workers=2, memory_limit="1GB") as cluster, cluster.get_client():
+        there = ds.assign(dosage=ds["dosage"].persist())
+        got = dasklmm.gwas(there, cohort.y, loco=False, precision="double")
+        k = dasklmm.kinship(there).compute()
+    np.testing.assert_allclose(got["beta"], want["beta"], rtol=1e-9)
+    np.testing.assert_allclose(k, dasklmm.kinship(ds), rtol=1e-12, atol=1e-12)
+
+
+def test_coordinates_and_calls_of_other_dtypes(cohort, tmp_path):
+    """Text as objects, and calls as wide integers whose missing is negative, are what they are as int8."""
+    ds = cohort.genotypes().load()
+    calls = ds["dosage"].values.copy()
+    calls[3, :4] = -1
+    ds = ds.assign(dosage=(("variant", "sample"), calls))
+    want = dasklmm.gwas(ds, cohort.y, loco=False)
+    wide = ds.assign(dosage=ds["dosage"].astype(np.int16)).assign_coords(
+        {n: (ds[n].dims, ds[n].values.astype(object)) for n in ("variant_id", "variant_contig", "sample_id")}
+    )
+    assert isinstance(wide, xr.Dataset)
+    got = dasklmm.gwas(wide, cohort.y, loco=False, store=tmp_path / "r.zarr")
+    np.testing.assert_array_equal(got["n"], want["n"])
+    np.testing.assert_allclose(got["beta"], want["beta"], rtol=1e-4, atol=1e-5)
+    assert open_results(tmp_path / "r.zarr")["variant_id"].values.tolist() == ds["variant_id"].values.tolist()
