@@ -274,8 +274,8 @@ def gwas(
                 changed = ", ".join(differing(scan.inputs(), inputs))
                 clear(work)  # what was made of the one must not be taken for the other's
                 raise StoreError(
-                    f"the {changed} changed while they were read, so nothing is published. Run again with "
-                    "overwrite=True (--overwrite) when the files are at rest."
+                    f"the {changed} changed while they were read, so nothing is published, and no work of this "
+                    "run is kept. Run the same command again when the files are at rest."
                 )
             write_results(done, store, inputs, overwrite=overwrite)
         clear(work)

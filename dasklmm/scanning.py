@@ -231,7 +231,7 @@ class Scan:
         """Cut the genotypes into blocks: those of the run that is taken up, whatever memory there is now."""
         found = kept.read("rows")
         if found is None:
-            found = np.array([self.most]), {}
+            found = np.array([min(self.most, max(self.chunks))]), {}
             kept.write("rows", found[0])
         most = int(found[0][0])
         if most > self.most:
