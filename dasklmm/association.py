@@ -18,6 +18,7 @@ from dasklmm.errors import (
     MemoryBudgetError,
     OptionError,
     PhenotypeError,
+    RankError,
     SampleError,
     StoreError,
 )
@@ -191,7 +192,7 @@ def gwas(
     given = None
     if not _is_method(kinship):
         opened = arrays.open_kinship_or_spectrum(kinship) if isinstance(kinship, (str, Path)) else kinship
-        given = [_given(opened, cohort) for cohort in first]
+        given = [_leading(_given(opened, cohort), rank) for cohort in first]
     if store is None and given is None and not truncated and len(groups) > 1:
         budget.check_gram_matrices(largest, len(groups) * len(first))
     if truncated and (given is not None or rank is None):
@@ -444,6 +445,18 @@ def _given(kinship: Any, cohort: Cohort) -> np.ndarray | xr.Dataset:
     k = np.asarray(kinship.data[index][:, index], dtype=np.float64)
     spectrum.check_kinship(k)
     return k
+
+
+def _leading(given: np.ndarray | xr.Dataset, rank: int | None) -> np.ndarray | xr.Dataset:
+    """A given decomposition cut to its leading pairs; a kinship is decomposed to that rank later."""
+    if rank is None or not isinstance(given, xr.Dataset):
+        return given
+    if rank > given.sizes[schema.EIGEN]:
+        raise RankError(
+            f"rank is {rank} and the decomposition holds {given.sizes[schema.EIGEN]} eigenpairs. Give a lower "
+            "rank, or a decomposition of more."
+        )
+    return given.isel({schema.EIGEN: slice(rank)})
 
 
 def _given_spectrum(pairs: xr.Dataset, cohort: Cohort) -> xr.Dataset:

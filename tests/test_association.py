@@ -448,3 +448,15 @@ def test_calibration_with_relatives():
             out.append(lambda_gc(neg_log10(stats.log_p)))
     assert abs(np.mean(mixed) - 1.0) < 0.05
     assert np.mean(plain) > 1.2
+
+
+def test_rank_cuts_a_given_decomposition(cohort, tables):
+    y, x = tables
+    pairs = dasklmm.eigendecompose(dasklmm.kinship(cohort))
+    options = {"kinship": pairs, "loco": False, "precision": "double"}
+    got = dasklmm.gwas(cohort, y, x, rank=30, **options)
+    want = dasklmm.gwas(cohort, y, x, **(options | {"kinship": pairs.isel(eigen=slice(30))}))
+    assert got.attrs["rank"] == 30
+    np.testing.assert_array_equal(got["beta"], want["beta"])
+    with pytest.raises(errors.RankError, match="holds 30 eigenpairs"):
+        dasklmm.gwas(cohort, y, x, rank=40, **(options | {"kinship": pairs.isel(eigen=slice(30))}))
