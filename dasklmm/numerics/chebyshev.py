@@ -26,11 +26,18 @@ class Series(NamedTuple):
 
 @cache
 def series(k: int) -> Series:
-    """Matrices for functions given at k points."""
-    values = np.asarray(np.linalg.inv(chebyshev.chebvander(lobatto(k), k - 1)), dtype=np.float64)
+    """Matrices for functions given at k points.
+
+    Their last bits must not depend on the threads of BLAS, or a scan's would depend on what a process did before:
+    the coefficients have a closed form (the discrete cosine transform), and the product is NumPy's own.
+    """
+    ends = np.ones(k)
+    ends[[0, -1]] = 0.5
+    values = 2.0 / (k - 1) * np.outer(ends, ends) * chebyshev.chebvander(lobatto(k), k - 1).T
     first, second = (np.vstack([chebyshev.chebder(values, m, axis=0), np.zeros((m, k))]) for m in (1, 2))
     points = np.linspace(-1.0, 1.0, 2 * k + 1)
-    return Series(values, first, second, points, chebyshev.chebvander(points, k - 1) @ values)
+    at_points = np.einsum("pj,jk->pk", chebyshev.chebvander(points, k - 1), values)
+    return Series(values, first, second, points, at_points)
 
 
 def lobatto(n: int) -> Float:

@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 from scipy import optimize, stats
+from threadpoolctl import threadpool_limits
 
 from dasklmm.errors import CovariateError, OptionError, RankError, ShapeError
 from dasklmm.numerics import chebyshev, design, refit, refit_grid, reml
@@ -368,3 +369,17 @@ def test_wrong_options_and_blocks_are_refused():
     tiny = design.rotated_data(rng.standard_normal(4), rng.standard_normal((4, 3)), np.ones(4))
     with pytest.raises(CovariateError, match="at least 5 samples"):
         prepared(tiny)
+
+
+@pytest.mark.parametrize("k", [6, 12, 33, 68])
+def test_the_matrices_of_a_series(k):
+    """They invert the polynomials' values, and have the same bits whatever the threads of BLAS."""
+    made = []
+    for threads in (1, 2):
+        chebyshev.series.cache_clear()
+        with threadpool_limits(threads):
+            made.append(chebyshev.series(k))
+    for one, other in zip(*made, strict=True):
+        np.testing.assert_array_equal(one, other)
+    polynomials = np.polynomial.chebyshev.chebvander(chebyshev.lobatto(k), k - 1)
+    np.testing.assert_allclose(made[0].values @ polynomials, np.eye(k), atol=1e-13)
