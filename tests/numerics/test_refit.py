@@ -361,8 +361,8 @@ def test_wrong_options_and_blocks_are_refused():
         prepared(full, "score")
     with pytest.raises(OptionError, match=r"in \(0, 1e-4\]"):
         prepared(full, tolerance=0.0)
-    with pytest.raises(OptionError, match="too wide for a tolerance of 1e-13"):
-        prepared(full, tolerance=1e-13, bounds=(-12.0, 12.0))
+    with pytest.raises(OptionError, match="too wide for a tolerance of 1e-16"):
+        prepared(full, tolerance=1e-16, bounds=(-12.0, 12.0))
     with pytest.raises(OptionError, match="in rising order"):
         prepared(full, bounds=(1.0, -1.0))
     rng = np.random.default_rng(0)
