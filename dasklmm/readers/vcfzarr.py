@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import uuid
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -47,36 +46,34 @@ class ZarrRows:
     """
 
     ndim = 2
-    # arrays whose metadata this process has seen
-    _seen: ClassVar[set[str]] = set()
 
     def __init__(self, array: zarr.Array, rows: int, dtype: Any) -> None:
         self.array, self.dtype = array, np.dtype(dtype)
         self.shape = (rows, array.shape[1])
-        self.key = uuid.uuid4().hex
 
     def read(self, rows: Any) -> np.ndarray:
         """Rows of the array.
 
-        Zarr takes a chunk that is not there for one of fill values, and a path that this process cannot see
-        has no chunk: it would read as genotypes. So the array is looked for once in every process.
+        Zarr takes a chunk that is not there for one of fill values, which are genotypes: so it reads a path that
+        this process cannot see, and one that has gone while it was read. What was read is believed when the
+        array is there afterwards.
         """
-        if self.key not in ZarrRows._seen:
-            try:
-                zarr.open_array(self.array.store_path, mode="r")
-            except (FileNotFoundError, ValueError) as error:
-                raise StoreError(
-                    f"this process finds no array at {str(self.array.store_path)!r}, which was there when the "
-                    "genotypes were opened. Give a path or URL that every worker can read."
-                ) from error
-            ZarrRows._seen.add(self.key)
         try:
-            return np.asarray(self.array[rows])
+            values = np.asarray(self.array[rows])
         except (ValueError, RuntimeError) as error:  # codecs raise what they like on damaged bytes
             raise StoreError(
                 f"the array at {str(self.array.store_path)!r} is damaged in rows {rows.start} to {rows.stop} "
                 f"({error}). Copy or write it again."
             ) from error
+        try:
+            zarr.open_array(self.array.store_path, mode="r")
+        except (FileNotFoundError, ValueError) as error:
+            raise StoreError(
+                f"this process finds no array at {str(self.array.store_path)!r}, which was there when the "
+                "genotypes were opened. Give a path or URL that every worker can read; where it was gone for a "
+                "while, run the same command again: with a store, what is finished is kept."
+            ) from error
+        return values
 
     def __getitem__(self, index: tuple[Any, Any]) -> np.ndarray:
         rows, columns = index

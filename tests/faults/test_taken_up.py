@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import dask
 import fsspec
 import numpy as np
@@ -186,3 +188,29 @@ def test_coordinates_and_calls_of_other_dtypes(cohort, tmp_path):
     np.testing.assert_array_equal(got["n"], want["n"])
     np.testing.assert_allclose(got["beta"], want["beta"], rtol=1e-4, atol=1e-5)
     assert open_results(tmp_path / "r.zarr")["variant_id"].values.tolist() == ds["variant_id"].values.tolist()
+
+
+@pytest.mark.parametrize("stage", ["kinship", "test"])
+def test_genotypes_that_are_gone_for_a_while(cohort, tmp_path, stage):
+    """A Zarr store that vanishes reads as fill values: no block of them is kept, and the run goes on after."""
+    place, away = tmp_path / "g.zarr", tmp_path / "away"
+    shutil.copytree(cohort.folder / "g.zarr", place)
+    want = dasklmm.gwas(dasklmm.open_genotypes(place, chunks=64), cohort.y, store=tmp_path / "want.zarr")
+
+    def vanish(name, done, total):
+        if name == stage and place.exists():
+            place.rename(away)
+
+    store = tmp_path / "r.zarr"
+    with (
+        dask.config.set(scheduler="synchronous"),
+        pytest.raises(errors.StoreError, match="finds no array"),
+    ):
+        dasklmm.gwas(dasklmm.open_genotypes(place, chunks=64), cohort.y, store=store, progress=vanish)
+    kept = len(records_of(store, "gram/0")), len(records_of(store, "test"))
+    away.rename(place)
+    got = dasklmm.gwas(dasklmm.open_genotypes(place, chunks=64), cohort.y, store=store)
+    assert (got.attrs["resumed"]["kinship"]["kept"], got.attrs["resumed"]["test"]["kept"]) == kept
+    assert sum(kept) > 0
+    assert got.drop_attrs().identical(want.drop_attrs())
+    assert contents(store) == contents(tmp_path / "want.zarr")
