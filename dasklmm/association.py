@@ -188,13 +188,13 @@ def gwas(
     for cohort in first:
         spectrum.check_rank(rank, cohort.y.size)
     largest = max(cohort.y.size for cohort in first)
-    groups = contig_ranges(ds, loco)
+    ranges = contig_ranges(ds, loco)
     given = None
     if not _is_method(kinship):
         opened = arrays.open_kinship_or_spectrum(kinship) if isinstance(kinship, (str, Path)) else kinship
         given = [_leading(_given(opened, cohort), rank) for cohort in first]
-    if store is None and given is None and not truncated and len(groups) > 1:
-        budget.check_gram_matrices(largest, len(groups) * len(first))
+    if store is None and given is None and not truncated and len(ranges) > 1:
+        budget.check_gram_matrices(largest, len(ranges) * len(first))
     if truncated and (given is not None or rank is None):
         raise OptionError(
             "truncated=True finds the leading pairs of a kinship that is computed here: give rank, and one of "
@@ -247,7 +247,7 @@ def gwas(
         ds,
         rows,
         cohorts,
-        groups,
+        ranges,
         given,
         options,
         ranks,

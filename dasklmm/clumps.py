@@ -234,7 +234,7 @@ def _check_same_variants(results: xr.Dataset, ds: xr.Dataset) -> None:
 
 def _reader(ds: xr.Dataset, samples: Sequence[str] | None) -> Callable[[int, np.ndarray], np.ndarray]:
     """r² of one variant with others, which are read piece by piece and not kept."""
-    rows = schema.as_rows(ds["dosage"], "dosage", (schema.VARIANT, schema.SAMPLE), None).data
+    rows = schema.dosage_rows(ds)
     columns = None if samples is None else blocks.shared(_columns(ds, samples))
     most = max(1, _PIECE_BYTES // max(1, rows.shape[1] * rows.dtype.itemsize))
     call = blocks.delayed_call(_with_index, "r_squared")
