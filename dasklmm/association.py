@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ import xarray as xr
 from dasklmm import schema
 from dasklmm.cohort import Cohort, chosen_variants, contig_ranges, join_each
 from dasklmm.errors import (
+    DaskLMMError,
+    GenotypeFormatError,
+    GenotypeReadError,
     KinshipError,
     LocoError,
     MemoryBudgetError,
@@ -270,17 +274,29 @@ def gwas(
         done = _finished(store, inputs, resume, overwrite)
         if done is None:
             kept = _records(work, inputs, resume, overwrite)
-            done = scan.run(kept)
-            if scan.inputs() != inputs:
-                changed = ", ".join(differing(scan.inputs(), inputs))
-                clear(work)  # what was made of the one must not be taken for the other's
-                raise StoreError(
-                    f"the {changed} changed while they were read, so nothing is published, and no work of this "
-                    "run is kept. Run the same command again when the files are at rest."
-                )
+            try:
+                done = scan.run(kept)
+            except Exception as error:
+                # files that are written anew make readers raise what they like
+                if isinstance(error, GenotypeReadError) or not isinstance(error, DaskLMMError):
+                    with suppress(GenotypeFormatError, GenotypeReadError, OSError, ValueError):
+                        _check_unchanged(scan, inputs, work)
+                raise
+            _check_unchanged(scan, inputs, work)
             write_results(done, store, inputs, overwrite=overwrite)
         clear(work)
     return done
+
+
+def _check_unchanged(scan: Scan, inputs: dict[str, Any], work: str) -> None:
+    """Refuse what was made of genotypes that are others now, and drop the work."""
+    changed = differing(scan.inputs(), inputs)
+    if changed:
+        clear(work)  # what was made of the one must not be taken for the other's
+        raise StoreError(
+            f"the {', '.join(changed)} changed while they were read, so nothing is published, and no work of this "
+            "run is kept. Run the same command again when the files are at rest."
+        )
 
 
 def _finished(store: str | Path, inputs: dict[str, Any], resume: bool, overwrite: bool) -> xr.Dataset | None:

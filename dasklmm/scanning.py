@@ -18,7 +18,7 @@ import xarray as xr
 import dasklmm
 from dasklmm import schema
 from dasklmm.cohort import Cohort, Cohorts
-from dasklmm.errors import DaskLMMError, MemoryBudgetError
+from dasklmm.errors import DaskLMMError, KinshipError, MemoryBudgetError
 from dasklmm.lazy import associate, blocks, budget, run
 from dasklmm.lazy import kinship as lazy_kinship
 from dasklmm.lazy.eigen import genotype_stamp, leading_pairs
@@ -79,10 +79,14 @@ class Clock:
 
 @dataclass(frozen=True, eq=False)
 class Null:
-    """Null model of one group of variants: its fits by REML and ML, the one that the test uses, and the test."""
+    """Null model of one group of variants: its fits by REML and ML, the one that the test uses, and the test.
+
+    `data` and the fits are of orthogonal covariates; `beta` are the fixed effects of the given ones.
+    """
 
     data: RotatedData
     fit: NullFit
+    beta: np.ndarray
     plain: NullFit
     tested: NullFit
     pve: float
@@ -99,7 +103,7 @@ class Null:
             "gamma": fit.gamma,
             "sigma_sq": fit.sigma_sq,
             "tau_sq": fit.tau_sq,
-            "beta": [float(b) for b in fit.beta],
+            "beta": [float(b) for b in self.beta],
             "log_likelihood": fit.log_likelihood,
             "log_likelihood_ml": self.plain.log_likelihood,
             "log_gamma_ml": self.plain.log_gamma,
@@ -326,7 +330,12 @@ class Scan:
         name = f"null/{self._unit(g, i)}"
         found = kept.read(name)
         if found is None or (needed and not _has_rotation(kept, self._unit(g, i))):
-            self._decompose(kept, g, i)
+            try:
+                self._decompose(kept, g, i)
+            except KinshipError as error:
+                if not self.cohorts.several:
+                    raise
+                return [self._failed(cohort, error) for cohort in self.cohorts.groups[g]]
             found = kept.read(name)
             self.clock.count("null model", 0, 1)
         else:
@@ -334,6 +343,7 @@ class Scan:
         if found is None:
             raise damaged(kept.path, name)
         table, meta = found
+        self.variants_in_kinship[g] = max(self.variants_in_kinship[g], meta["n_variants"])
         nulls: list[Null | str] = []
         for t, cohort in enumerate(self.cohorts.groups[g]):
             try:
@@ -342,9 +352,13 @@ class Scan:
             except DaskLMMError as error:
                 if not self.cohorts.several:
                     raise
-                logger.warning("phenotype %r has no null model: %s", cohort.phenotype, error)
-                nulls.append(str(error))
+                nulls.append(self._failed(cohort, error))
         return nulls
+
+    @staticmethod
+    def _failed(cohort: Cohort, error: DaskLMMError) -> str:
+        logger.warning("phenotype %r has no null model: %s", cohort.phenotype, error)
+        return str(error)
 
     def _decompose(self, kept: Records | Memory, g: int, i: int) -> None:
         """Leave the rotation of a unit in `kept`."""
@@ -363,8 +377,9 @@ class Scan:
             pairs = leading_pairs(
                 others, rank, self.options["kinship"], samples=group[0].columns, dtype=self.dtype
             )
-            self.variants_in_kinship[g] = max(self.variants_in_kinship[g], pairs.n_variants)
-            rotation = _Rotation(pairs.p, _table(pairs.p, pairs.s, y, x), pairs.mean_diagonal)
+            rotation = _Rotation(
+                pairs.p, _table(pairs.p, pairs.s, y, x), pairs.mean_diagonal, pairs.n_variants
+            )
         elif self.given is None:
             rotation = _rotation(_kinship(kept, _total(g), without), y, x, rank)
         elif isinstance(given := self.given[g], xr.Dataset):
@@ -528,6 +543,7 @@ class _Rotation:
     p: np.ndarray
     table: np.ndarray
     mean_diagonal: float
+    n_variants: int = 0  # that vary, where the leading pairs were found from genotypes
 
 
 def _rotation(k: np.ndarray, y: np.ndarray, x: np.ndarray, rank: int) -> _Rotation:
@@ -556,7 +572,12 @@ def _keep_rotation(kept: Records | Memory, unit: str, rotation: _Rotation, dtype
         kept.write_rows(f"p/{unit}", p, budget.STREAM_BYTES)
     else:
         kept.write(f"p/{unit}", p)
-    kept.write(f"null/{unit}", rotation.table, mean_diagonal=rotation.mean_diagonal)
+    kept.write(
+        f"null/{unit}",
+        rotation.table,
+        mean_diagonal=rotation.mean_diagonal,
+        n_variants=rotation.n_variants,
+    )
 
 
 def _decompose_kept(
@@ -580,7 +601,8 @@ def _fit(table: np.ndarray, t: int, mean_diagonal: float, cohort: Cohort, option
     y, x, test = cohort.y, cohort.x, options["test"]
     unrotated = (y, x) if table.shape[0] < y.size else (None, None)
     px = table[:, -x.shape[1] :]
-    data = design.rotated_data(table[:, 1 + t], px, table[:, 0], *unrotated, cohort.covariates)
+    given = design.rotated_data(table[:, 1 + t], px, table[:, 0], *unrotated, cohort.covariates)
+    data, as_given = design.orthogonal(given)
     fit = reml.fit_null(data, on_boundary="clamp")
     if fit.at_boundary:
         logger.warning("the variance ratio lies at a bound: log_gamma %.3g", fit.log_gamma)
@@ -590,8 +612,10 @@ def _fit(table: np.ndarray, t: int, mean_diagonal: float, cohort: Cohort, option
     tested = plain if test == "score" else fit
     pve = reml.proportion_of_variance(fit, mean_diagonal)
     if options["variance_ratio"] == "per_variant":
-        return Null(data, fit, plain, tested, pve, refit.refit_test(data, fit, test))
-    return Null(data, fit, plain, tested, pve, alternatives.alternative_test(data, tested.log_gamma, test))
+        refitted = refit.refit_test(data, fit, test)
+        return Null(data, fit, as_given(fit.beta), plain, tested, pve, refitted)
+    fixed = alternatives.alternative_test(data, tested.log_gamma, test)
+    return Null(data, fit, as_given(fit.beta), plain, tested, pve, fixed)
 
 
 def _together(
