@@ -814,7 +814,7 @@ def linear_mixed_regression_rows(
         plain = project.write_rows(project.imputed_rows(rows, samples, mean_impute), a_path)
     if pa_path is None:
         group = associate.Group(alternatives.stacked_tests([null]), p, samples, model._intercept)
-        data = associate.scan([group], rows.data, label="scan-lrt", mean_impute=mean_impute)
+        data = associate.scan([group], rows.data, label="test", mean_impute=mean_impute)
         out = associate.dataset(data[:, 2:], associate.TEST_COLUMNS, rows.coords, test="lrt")
     else:
         stored = project.write_rows(project.rotated_rows(rows, p, samples, mean_impute), pa_path)

@@ -74,7 +74,7 @@ def test_worker_killed_before_its_first_record(cohort, wanted, cluster, tmp_path
 def test_worker_killed_in_the_eigendecomposition(large, wanted_large, cluster, tmp_path):
     """Fault 1: SIGKILL of the worker that decomposes a kinship."""
     store = tmp_path / "r.zarr"
-    with meanwhile(lambda: kill_worker(cluster, "_decompose_kept")):
+    with meanwhile(lambda: kill_worker(cluster, "rotate")):
         large.scan(store)
     assert contents(store) == wanted_large
 
