@@ -17,6 +17,7 @@ import pandas as pd
 
 from dasklmm.numerics.genome import layout
 from dasklmm.numerics.thinning import CELLS, Thinned
+from dasklmm.progress import Stages
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ class Reporter:
         self._client, self._names = client, list(names)
         self._contig, self._position, self._variant_id = contig, position, variant_id
         self._stages: dict[str, tuple[int, int]] = {}
+        self._timed = Stages()
         self._blocks: deque[tuple[np.ndarray, dict[str, np.ndarray]]] = deque()
         self._over = threading.Event()
         self._run = uuid.uuid4().hex
@@ -59,6 +61,7 @@ class Reporter:
 
     def tell(self, stage: str, done: int, total: int) -> None:
         """Progress of a stage."""
+        self._timed.report(stage, done, total)
         self._stages[stage] = (done, total)
 
     def add(self, rows: np.ndarray, values: dict[str, np.ndarray]) -> None:
@@ -83,7 +86,9 @@ class Reporter:
             while not over:
                 over = self._over.wait(_SECONDS_BETWEEN)
                 self._take(thinned)
-                self._send({"stages": dict(self._stages), "points": self._points(thinned)})
+                stages = dict(self._stages)
+                left = {name: "" if over else self._timed.left(name) for name in stages}
+                self._send({"stages": stages, "left": left, "points": self._points(thinned)})
             self._send({"end": self._state})
         except Exception as error:  # noqa: BLE001  (a page is never worth a scan)
             logger.info("the live page of this scan ended: %s: %s", type(error).__name__, error)
@@ -193,6 +198,7 @@ class Shown:
         self.phenotypes: list[str] = []
         self.contigs: list[list[Any]] = []
         self.stages: dict[str, tuple[int, int]] = {}
+        self.left: dict[str, str] = {}
         self.points: dict[str, dict[str, Any]] = {}
 
     def take(self, message: dict[str, Any]) -> None:
@@ -214,6 +220,7 @@ class Shown:
         self.version += 1
         self.contigs = message.get("contigs", self.contigs)
         self.stages.update(message.get("stages", {}))
+        self.left.update(message.get("left", {}))
         for name, new in message.get("points", {}).items():
             for part in ("x", "y", "contig", "position"):
                 self.points[name][part][new["cell"]] = new[part]

@@ -98,7 +98,7 @@ dd { margin: 2px 0 0; font-size: 22px; font-weight: 600; font-variant-numeric: t
   overflow-wrap: anywhere; }
 small { font-size: 13px; font-weight: 400; color: var(--soft); }
 ul { list-style: none; margin: 16px 0 0; padding: 0; display: grid; gap: 10px; }
-li { display: grid; grid-template-columns: 240px 1fr 130px; gap: 16px; align-items: center; }
+li { display: grid; grid-template-columns: 240px 1fr 150px; gap: 16px; align-items: center; }
 li span { font-variant-numeric: tabular-nums; color: var(--soft); text-align: right; }
 .bar { height: 10px; border-radius: 5px; background: var(--rule); overflow: hidden; }
 .bar i { display: block; height: 100%; background: var(--mark); border-radius: 5px; }
@@ -144,10 +144,10 @@ class _Page:
         self._drawn: Any = None
         self._run = ""
         self.heading, self.tiles, self.stages = (
-            Div(name=name, sizing_mode="stretch_width", stylesheets=[_STYLE])
+            Div(name=name, sizing_mode="stretch_width", margin=0, stylesheets=[_STYLE])
             for name in ("heading", "tiles", "stages")
         )
-        self.choice = Select(name="choice", title="Phenotype", options=[], width=220)
+        self.choice = Select(name="choice", title="Phenotype", options=[], width=220, margin=0)
         self.choice.on_change("value", lambda attr, old, new: self.update())
         empty: dict[str, list[float]] = {"x": [], "y": []}
         self._sources = [ColumnDataSource(empty) for _ in range(2)]
@@ -202,7 +202,7 @@ class _Page:
         self._drawn = (shown.version, name)
         points = shown.points.get(name)
         self.tiles.text = _tiles(points)
-        self.stages.text = _stages(shown.stages)
+        self.stages.text = _stages(shown)
         if points is not None:
             self._draw(points)
 
@@ -234,7 +234,7 @@ def _spaced(contigs: list[list[Any]]) -> list[tuple[str, float]]:
     edge = -1.0
     for name, at in contigs:
         text = name if len(name) <= 12 else name[:11] + "…"
-        half = 0.004 * (len(text) + 1.5)
+        half = 0.0033 * (len(text) + 1.5)
         if text and at - half >= edge:
             out.append((text, float(at)))
             edge = at + half
@@ -274,18 +274,20 @@ def _tiles(points: dict[str, Any] | None) -> str:
         where = " at ".join(part for part in (top["id"], place) if part)
         best = f"{top['y']:.2f} <small>−log₁₀ p, {escape(where)}</small>"
     return (
-        f"<dl><div><dt>inflation λ<sub>GC</sub> so far</dt><dd>{inflation}</dd></div>"
+        f"<dl><div><dt>inflation λ<sub>GC</sub></dt><dd>{inflation}</dd></div>"
         f"<div><dt>variants tested</dt><dd>{tested}</dd></div>"
         f"<div style='grid-column: span 2'><dt>strongest</dt><dd>{best}</dd></div></dl>"
     )
 
 
-def _stages(stages: dict[str, tuple[int, int]]) -> str:
+def _stages(shown: Any) -> str:
     rows = []
     for stage, title in _STAGES.items():
-        done, total = stages.get(stage, (0, 0))
+        done, total = shown.stages.get(stage, (0, 0))
         share = 100.0 * done / total if total else 0.0
         count = f"{done:,} of {total:,}" if total else "not begun"
+        left = shown.left.get(stage, "")
+        count += f"<br>{escape(left)}" if left else ""
         rows.append(
             f"<li>{title}<div class='bar' role='progressbar' aria-label='{title}' aria-valuenow='{share:.0f}'>"
             f"<i style='width:{share:.1f}%'></i></div><span>{count}</span></li>"

@@ -16,7 +16,7 @@ import xarray as xr
 from dasklmm import schema
 from dasklmm.errors import DimensionError, NotFittedError, OptionError, SampleError, ShapeError, StoreError
 from dasklmm.lazy import associate, blocks, eigen, project, random_effects
-from dasklmm.numerics import alternatives, design, prediction, reml, spectrum
+from dasklmm.numerics import alternatives, design, html, prediction, reml, spectrum
 from dasklmm.numerics.records import NullFit, RotatedData, Spectrum
 from dasklmm.numerics.tails import neg_log10, p_value
 from dasklmm.store import arrays
@@ -591,6 +591,16 @@ class LinearMixedModel:
         error = self.h_sq_standard_error
         width = "" if np.isnan(error) else f" ± {error:.4g}"
         return f"{head}, h_sq {self.h_sq:.4g}{width}, log_gamma {self.log_gamma:.4g}"
+
+    def _repr_html_(self) -> str:
+        shape = {
+            "samples": f"{self.n:,}",
+            "fixed effects": f"{self.f:,}",
+            "eigenpairs": f"{self.r:,} ({'low' if self.low_rank else 'full'} rank)",
+        }
+        if self._fit is None:
+            return html.table("LinearMixedModel", shape, "Not fitted: call fit().")
+        return html.table("LinearMixedModel", {**shape, **self._fit.figures()})
 
 
 class _Inputs:

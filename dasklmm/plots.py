@@ -401,6 +401,7 @@ def _visible(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 # the genome on the x axis -----------------------------------------------------------------------
 
+
 def _contig_labels(ax: Axes, names: list[str], centers: list[float], width: float, tails: bool) -> None:
     """Contig names under the middles of their contigs, those left out that would touch another."""
     shown, shape = _short_names(names)
