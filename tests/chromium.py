@@ -87,4 +87,7 @@ async def _visit(url, folder, wanted, dark, size, seconds):
     picture = await call("Page.captureScreenshot", format="png")
     title = await value("document.title")
     connection.close()
+    while await connection.read_message() is not None:
+        pass
+    await asyncio.sleep(0.1)  # for the socket below it
     return {"text": text, "title": title, "errors": errors, "png": base64.b64decode(picture["data"])}
