@@ -189,7 +189,8 @@ import dasklmm
 from distributed import Client, LocalCluster
 from dasklmm.live import page_url
 ds = dasklmm.simulate(30, 60, seed=1)
-with LocalCluster(n_workers=1, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address="127.0.0.1:0") as c:
+options = dict(protocol="tcp", host="127.0.0.1", dashboard_address="127.0.0.1:0")
+with LocalCluster(n_workers=1, processes=False, **options) as c:
     with Client(c) as client:
         print(page_url(client), dasklmm.gwas(ds, ds["phenotype"]).sizes["variant"])
 """

@@ -15,6 +15,7 @@ __all__ = ["BINS", "CELLS", "Thinned"]
 BINS = 1250
 _EDGES = np.array([0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 7.5, 10.0, 15.0, 25.0, 50.0])
 _SLICES = _EDGES.size + 1
+_GOLDEN = 0.6180339887498949
 CELLS = BINS * _SLICES
 # Counts for the median: its error is that of a straight line within a thousandth of log10 p.
 _STEP = 1e-3
