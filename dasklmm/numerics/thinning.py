@@ -52,9 +52,10 @@ class Thinned:
         rows, x, y = rows[tested], x[tested], neg_log10_p[tested].astype(np.float32)
         self.n += int(y.size)
         self._counts += np.bincount(np.minimum(y / _STEP, _COUNTS).astype(np.int64), minlength=_COUNTS + 1)
-        cell = np.minimum((x * BINS).astype(np.int64), BINS - 1) * _SLICES + np.searchsorted(
-            _EDGES, y, "right"
-        )
+        place = np.minimum((x * BINS).astype(np.int64), BINS - 1)
+        # edges lie elsewhere in each bin, or the largest below each would draw a line across the plot
+        shift = 0.5 * ((place * _GOLDEN) % 1.0)
+        cell = place * _SLICES + np.searchsorted(_EDGES, y - shift, "right")
         better = y > self._best[cell]
         cell, y, rows = cell[better], y[better], rows[better]
         np.maximum.at(self._best, cell, y)
