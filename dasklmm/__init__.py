@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from dasklmm.clumps import clump
     from dasklmm.cluster import local_cluster
     from dasklmm.datasets import simulate
+    from dasklmm.describe import summary
     from dasklmm.lazy.eigen import eigendecompose
     from dasklmm.lazy.kinship import kinship
     from dasklmm.lazy.project import project
@@ -37,6 +38,7 @@ _HOMES = {
     "project": "lazy.project",
     "read_table": "readers.tables",
     "simulate": "datasets",
+    "summary": "describe",
 }
 
 __all__ = [
@@ -54,6 +56,7 @@ __all__ = [
     "project",
     "read_table",
     "simulate",
+    "summary",
 ]
 
 

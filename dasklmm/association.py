@@ -28,10 +28,12 @@ from dasklmm.errors import (
 )
 from dasklmm.lazy import associate, budget, run
 from dasklmm.lazy import kinship as lazy_kinship
+from dasklmm.live import page_url
 from dasklmm.numerics import alternatives, spectrum
 from dasklmm.numerics.records import Filters
 from dasklmm.numerics.subspace import OVERSAMPLING
 from dasklmm.numerics.transforms import Transform
+from dasklmm.progress import bars
 from dasklmm.readers.genotypes import open_genotypes
 from dasklmm.scanning import Clock, Progress, Scan
 from dasklmm.store import arrays
@@ -77,7 +79,7 @@ def gwas(
     max_missing: float = 1.0,
     intercept: bool = True,
     overwrite: bool = False,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> xr.Dataset:
     """Test every variant for association with a phenotype in a linear mixed model. Eager.
 
@@ -140,7 +142,8 @@ def gwas(
         Put a column of ones before the covariates.
     overwrite : bool
         Replace what `store` holds.
-    progress : callable (stage, done, total), optional
+    progress : callable (stage, done, total), or True, optional
+        True draws a bar for each stage, in a notebook or a terminal, with an estimate once there is a rate.
 
     Returns
     -------
@@ -247,6 +250,10 @@ def gwas(
             f"the eigenvectors are {shape.p_bytes / 1e6:,.0f} MB and a worker has {room.limit / 1e6:,.0f} MB: "
             "they must be read piece by piece from a store. Give store= (a path that all workers see, or a URL)."
         )
+    watcher: Progress | None = None if progress is False else progress  # type: ignore[assignment]
+    if progress is True:
+        client = run.active_client()
+        watcher = bars(None if client is None else page_url(client))
     scan = Scan(
         ds,
         rows,
@@ -259,7 +266,7 @@ def gwas(
         most,
         streamed,
         shape.groups_per_read(room, most),
-        Clock(progress),
+        Clock(watcher),
         chosen,
         filters,
     )

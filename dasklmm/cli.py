@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import importlib.util
 import shlex
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -72,77 +71,30 @@ def _client(workers: int | None, scheduler: str | None) -> Iterator[None]:
             from dasklmm.cluster import local_cluster
 
             cluster = stack.enter_context(local_cluster(workers))
-            stack.enter_context(cluster.get_client())
+            client = stack.enter_context(cluster.get_client())
             # without bokeh nothing is served there
             dashboard = f", dashboard {cluster.dashboard_link}" if importlib.util.find_spec("bokeh") else ""
             click.echo(f"{workers} workers{dashboard}", err=True)
+            _say_page(client)
         elif scheduler is not None:
             from distributed import Client
 
             try:
-                stack.enter_context(Client(scheduler, timeout=10))
+                client = stack.enter_context(Client(scheduler, timeout=10))
             except (OSError, ValueError) as error:
                 raise click.ClickException(
                     f"no Dask scheduler answers at {scheduler!r} ({error}). Check the address, or give --workers."
                 ) from error
+            _say_page(client)
         yield
 
 
-class _Progress:
-    """Stages as one line that is redrawn on a terminal, or as a line at each start and end elsewhere.
+def _say_page(client: Any) -> None:
+    from dasklmm.live import page_url
 
-    Stages may alternate, as the null model and the test do where contigs are left out in turn: they share a
-    line. The time since the last report is counted for the stage that reports.
-    """
-
-    def __init__(self) -> None:
-        self._terminal = sys.stderr.isatty()
-        self._stages: dict[str, tuple[int, int]] = {}
-        self._seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
-        self._drawn = 0.0
-        self._open = False
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        now = time.perf_counter()
-        new = stage not in self._stages
-        self._seconds[stage] = self._seconds.get(stage, 0.0) + now - self._last
-        self._last = now
-        if self._terminal:
-            if new and all(d >= t for d, t in self._stages.values()):
-                self.close()
-                self._stages = {}
-            self._stages[stage] = (done, total)
-            if new or done >= total or now - self._drawn > 0.1:
-                self._draw(stage)
-                self._drawn = now
-            return
-        self._stages[stage] = (done, total)
-        if new and done < total:
-            click.echo(f"{stage}: started, {total:,} to do", err=True)
-        if done >= total:
-            click.echo(f"{stage}: {total:,} done in {self._seconds[stage]:.1f} s", err=True)
-
-    def _draw(self, stage: str) -> None:
-        parts = []
-        for name, (done, total) in self._stages.items():
-            bar = ""
-            if name == stage:
-                full = 20 * done // max(total, 1)
-                bar = f" [{'#' * full}{'-' * (20 - full)}]"
-            parts.append(f"{name}{bar} {done:,}/{total:,}")
-        # A line that wraps could not be redrawn.
-        line = "   ".join(parts)[: shutil.get_terminal_size().columns - 1]
-        sys.stderr.write(f"\r{line}\x1b[K")
-        sys.stderr.flush()
-        self._open = True
-
-    def close(self) -> None:
-        """End the line that is open."""
-        if self._open:
-            sys.stderr.write("\n")
-            sys.stderr.flush()
-        self._open = False
+    url = page_url(client)
+    if url is not None:
+        click.echo(f"the scan, live: {url}", err=True)
 
 
 @main.command()
@@ -318,10 +270,11 @@ def run_scan(
     """Scan, write the files of a run, and say in a few lines what was found and where it is."""
     import dasklmm
     from dasklmm.outputs import write_outputs
+    from dasklmm.progress import Terminal
 
     start = time.perf_counter()
     _folder(out)
-    progress = _Progress()
+    progress = Terminal()
     try:
         results = dasklmm.gwas(
             genotypes,

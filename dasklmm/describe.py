@@ -10,6 +10,7 @@ import xarray as xr
 
 import dasklmm
 from dasklmm.errors import StoreError
+from dasklmm.numerics import html
 from dasklmm.outputs import versions
 from dasklmm.store.results import open_results
 
@@ -39,6 +40,41 @@ def describe(path: str | None) -> Iterator[str]:
             yield f"  {name}: {column.dtype}, {int(column.isna().sum()):,} missing"
         return
     yield from _genotypes(dasklmm.open_genotypes(path))
+
+
+class Summary:
+    """A few lines about results, as text or HTML; made by :func:`summary`."""
+
+    def __init__(self, results: xr.Dataset) -> None:
+        self.lines = list(_results(results))
+
+    def __repr__(self) -> str:
+        return "\n".join(self.lines)
+
+    def _repr_html_(self) -> str:
+        title, *rest = self.lines
+        rows = {}
+        for line in rest:
+            for part in [line] if ": " in line else line.split(", "):
+                name, _, value = part.strip().partition(": " if ": " in part else " ")
+                rows[name] = value
+        return html.table(title, rows)
+
+
+def summary(results: xr.Dataset) -> Summary:
+    """What results hold, in a few lines that a notebook shows as a table. Eager, from attributes alone.
+
+    Parameters
+    ----------
+    results : Dataset
+        Of `gwas` or `open_results`.
+
+    Returns
+    -------
+    Summary
+        Its text is that of ``dasklmm info``; all of it is escaped in HTML.
+    """
+    return Summary(results)
 
 
 def _results(results: xr.Dataset) -> Iterator[str]:

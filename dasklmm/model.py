@@ -16,7 +16,7 @@ import xarray as xr
 from dasklmm import schema
 from dasklmm.errors import DimensionError, NotFittedError, OptionError, SampleError, ShapeError, StoreError
 from dasklmm.lazy import associate, blocks, eigen, project, random_effects
-from dasklmm.numerics import alternatives, design, prediction, reml, spectrum
+from dasklmm.numerics import alternatives, design, html, prediction, reml, spectrum
 from dasklmm.numerics.records import NullFit, RotatedData, Spectrum
 from dasklmm.numerics.tails import neg_log10, p_value
 from dasklmm.store import arrays
@@ -592,6 +592,16 @@ class LinearMixedModel:
         width = "" if np.isnan(error) else f" ± {error:.4g}"
         return f"{head}, h_sq {self.h_sq:.4g}{width}, log_gamma {self.log_gamma:.4g}"
 
+    def _repr_html_(self) -> str:
+        shape = {
+            "samples": f"{self.n:,}",
+            "fixed effects": f"{self.f:,}",
+            "eigenpairs": f"{self.r:,} ({'low' if self.low_rank else 'full'} rank)",
+        }
+        if self._fit is None:
+            return html.table("LinearMixedModel", shape, "Not fitted: call fit().")
+        return html.table("LinearMixedModel", {**shape, **self._fit.figures()})
+
 
 class _Inputs:
     """Response and design with the ids and names that they came with."""
@@ -814,7 +824,7 @@ def linear_mixed_regression_rows(
         plain = project.write_rows(project.imputed_rows(rows, samples, mean_impute), a_path)
     if pa_path is None:
         group = associate.Group(alternatives.stacked_tests([null]), p, samples, model._intercept)
-        data = associate.scan([group], rows.data, label="scan-lrt", mean_impute=mean_impute)
+        data = associate.scan([group], rows.data, label="test", mean_impute=mean_impute)
         out = associate.dataset(data[:, 2:], associate.TEST_COLUMNS, rows.coords, test="lrt")
     else:
         stored = project.write_rows(project.rotated_rows(rows, p, samples, mean_impute), pa_path)

@@ -22,6 +22,7 @@ from dasklmm.errors import DaskLMMError, KinshipError, MemoryBudgetError
 from dasklmm.lazy import associate, blocks, budget, run
 from dasklmm.lazy import kinship as lazy_kinship
 from dasklmm.lazy.eigen import genotype_stamp, leading_pairs
+from dasklmm.live import Reporter, reporting
 from dasklmm.numerics import alternatives, design, refit, reml, spectrum
 from dasklmm.numerics.genotypes import Gram
 from dasklmm.numerics.records import (
@@ -55,6 +56,7 @@ class Clock:
     watcher: Progress | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     resumed: dict[str, dict[str, int]] = field(default_factory=dict)
+    live: Reporter | None = None
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -67,6 +69,8 @@ class Clock:
 
     def tell(self, name: str, done: int, total: int) -> None:
         """Report progress."""
+        if self.live is not None:
+            self.live.tell(name, done, total)
         if self.watcher is not None:
             self.watcher(name, done, total)
 
@@ -253,6 +257,18 @@ class Scan:
     def run(self, kept: Records | Memory) -> xr.Dataset:
         """All steps; what `kept` holds already is not computed again."""
         self._cut(kept)
+        with reporting(run.active_client(), self.cohorts.names, *self._places()) as self.clock.live:
+            return self._run(kept)
+
+    def _places(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Contig, position (0: unknown) and id of each variant."""
+        known, n = self.ds.variables, self.rows.shape[0]
+        contig = known["variant_contig"].values if "variant_contig" in known else np.full(n, "")
+        position = known["variant_position"].values if "variant_position" in known else np.zeros(n)
+        position = np.maximum(np.nan_to_num(position), 0).astype(np.int64)
+        return contig, position, known["variant_id"].values if "variant_id" in known else None
+
+    def _run(self, kept: Records | Memory) -> xr.Dataset:
         if self.given is None and not self.options["truncated"]:
             with self.clock.stage("kinship"):
                 self._grams(kept)
@@ -297,7 +313,7 @@ class Scan:
         groups = range(len(self.cohorts.groups))
         lanes = _lanes(kept, len(self.slices))
         where = kept if isinstance(kept, Records) else None
-        keep = blocks.delayed_call(_keep_grams, "kinship-keep")
+        keep = blocks.delayed_call(_keep_grams, "kinship")
         tasks, names = [], []
         for start in groups[:: self.per_read]:
             batch = groups[start : start + self.per_read]
@@ -370,7 +386,7 @@ class Scan:
         without = f"gram/{unit}" if self.options["loco"] else None
         if self.given is None and isinstance(kept, Records) and not self.options["truncated"]:
             # where the Gram matrices lie: on a worker, with all of its machine's cores
-            run.call(_decompose_kept, kept, unit, _total(g), without, y, x, rank, dtype)
+            run.call("rotate", _decompose_kept, kept, unit, _total(g), without, y, x, rank, dtype)
             return
         if self.options["truncated"]:
             others = [part for j, part in enumerate(self.slices) if without is None or j != i]
@@ -404,6 +420,15 @@ class Scan:
         wanted = [j for j, block in enumerate(found) if block is None]
         self.clock.count("test", len(names) - len(wanted), len(wanted))
         out = [None if block is None else block[0] for block in found]
+        tested = [
+            cohort.phenotype
+            for group, own in zip(self.cohorts.groups, nulls, strict=True)
+            for cohort, null in zip(group, own, strict=True)
+            if not isinstance(null, str)
+        ]
+        for j, block in enumerate(out):
+            if block is not None:
+                self._show(i, j, tested, block)
         groups = []
         for g, (group, own) in enumerate(zip(self.cohorts.groups, nulls, strict=True)):
             tests = [null.test for null in own if not isinstance(null, str)]
@@ -413,7 +438,7 @@ class Scan:
                 together = _together(tests, group[0], self.options["interaction"])
                 groups.append(associate.Group(together, operand, samples, intercept))
         if wanted and groups:
-            label = f"scan-{self.options['test']}"
+            label = "test"
             ploidy = int(self.ds.attrs.get("ploidy", 2))
             lazily = associate.scan(
                 groups,
@@ -432,7 +457,10 @@ class Scan:
             def tell(done: int, total: int) -> None:
                 self.clock.tell("test", before + done, self.to_test)
 
-            for j, block in zip(wanted, run.run_blocks(parts, tell), strict=True):
+            def show(place: int, block: np.ndarray) -> None:
+                self._show(i, wanted[place], tested, block)
+
+            for j, block in zip(wanted, run.run_blocks(parts, tell, show), strict=True):
                 out[j] = block
         self.tested += len(names)
         for g in range(len(self.cohorts.groups)):
@@ -442,6 +470,15 @@ class Scan:
         if not n_tested:
             return np.empty((self.indexes[i].size, 0, width))
         return np.concatenate([block for block in out if block is not None]).reshape(-1, n_tested, width)
+
+    def _show(self, i: int, j: int, tested: list[str], block: np.ndarray) -> None:
+        """Give the p-values of block j of contig i to whoever watches."""
+        if self.clock.live is None or not tested:
+            return
+        ends = np.cumsum(self.to_scan[i].chunks[0])
+        rows = self.indexes[i][ends[j] - len(block) : ends[j]]
+        width, at = len(self.columns) + 1, self.columns.index("neg_log10_p_value")
+        self.clock.live.add(rows, {name: block[:, k * width + at] for k, name in enumerate(tested)})
 
     def _results(self, columns: np.ndarray, summaries: dict[str, list[dict[str, Any]]]) -> xr.Dataset:
         known = self.ds.drop_vars("dosage")

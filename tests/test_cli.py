@@ -16,6 +16,7 @@ from click.testing import CliRunner
 
 import dasklmm
 from dasklmm import cli
+from dasklmm import progress as progress_bars
 from dasklmm.errors import ClusterError, OptionError
 from dasklmm.store.results import open_results
 
@@ -232,13 +233,13 @@ def test_findings():
     assert "variance ratio at a bound (contig left out: 1, X)" in loco
 
 
-def test_stages_that_alternate_share_a_line_on_a_terminal(monkeypatch):
+def test_stages_that_alternate_share_a_line_on_a_terminal():
     class Terminal(io.StringIO):
         def isatty(self):
             return True
 
-    monkeypatch.setattr(cli.sys, "stderr", Terminal())
-    progress = cli._Progress()
+    stream = Terminal()
+    progress = progress_bars.Terminal(stream)
     for call in [
         ("kinship", 1, 2),
         ("kinship", 2, 2),
@@ -249,7 +250,7 @@ def test_stages_that_alternate_share_a_line_on_a_terminal(monkeypatch):
         progress(*call)
     progress("test", 8, 8)
     progress.close()
-    first, second, rest = cli.sys.stderr.getvalue().split("\n")
+    first, second, rest = stream.getvalue().split("\n")
     assert first.endswith("kinship [####################] 2/2\x1b[K")
     assert second.endswith("null model 2/2   test [####################] 8/8\x1b[K")
     assert rest == ""

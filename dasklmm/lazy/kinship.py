@@ -54,7 +54,7 @@ def gram_matrices(
     sums = blocks.lanes(
         parts, lanes or run.parallelism(), lambda b, before: call(b, method, dtype, columns, before)
     )
-    return blocks.tree_sum(sums, "kinship-sum", add=_added)
+    return blocks.tree_sum(sums, "kinship", add=_added)
 
 
 def _grams(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,7 @@ from dask.delayed import Delayed
 from dasklmm.errors import ClusterError
 
 OnDone = Callable[[int, int], None]
+OnResult = Callable[[int, Any], None]
 
 
 def active_client() -> Any:
@@ -36,7 +38,9 @@ def parallelism() -> int:
     return sum(client.nthreads().values()) or 1
 
 
-def run_blocks(parts: Sequence[Delayed], on_done: OnDone | None = None) -> list[Any]:
+def run_blocks(
+    parts: Sequence[Delayed], on_done: OnDone | None = None, on_result: OnResult | None = None
+) -> list[Any]:
     """Compute delayed values and return them in order. Eager.
 
     Parameters
@@ -44,6 +48,8 @@ def run_blocks(parts: Sequence[Delayed], on_done: OnDone | None = None) -> list[
     parts : sequence of Delayed
     on_done : callable (done, total), optional
         Called as each finishes, from the thread that runs this function or a worker thread of it.
+    on_result : callable (place, value), optional
+        Called with each value as it comes, before `on_done`.
     """
     total = len(parts)
     client = active_client()
@@ -63,16 +69,20 @@ def run_blocks(parts: Sequence[Delayed], on_done: OnDone | None = None) -> list[
                         client.cancel(futures)
                 out[place[future.key]] = result
                 future.release()  # or the results of all blocks would pile up on the workers
+                if on_result is not None:
+                    on_result(place[future.key], result)
                 if on_done is not None:
                     on_done(done, total)
             return out
-    wanted = {part.key for part in parts}
+    wanted = {part.key: i for i, part in enumerate(parts)}
     done = 0
 
-    def finished(key: Any, *_: Any) -> None:
+    def finished(key: Any, value: Any, *_: Any) -> None:
         nonlocal done
         if key in wanted:
             done += 1
+            if on_result is not None:
+                on_result(wanted[key], value)
             if on_done is not None:
                 on_done(done, total)
 
@@ -80,13 +90,17 @@ def run_blocks(parts: Sequence[Delayed], on_done: OnDone | None = None) -> list[
         return list(dask.compute(*parts, traverse=False))
 
 
-def call(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function on a worker of the active cluster, or here where there is none. Eager."""
+def call(label: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function on a worker of the active cluster, or here where there is none. Eager.
+
+    `label` is the task's name on the dashboard.
+    """
     client = active_client()
     if client is None:
         return function(*arguments)
     with _cluster_errors():
-        return client.submit(function, *arguments, pure=False).result()
+        key = f"{label}-{uuid.uuid4()}"
+        return client.submit(function, *arguments, pure=False, key=key).result()
 
 
 @contextmanager

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dasklmm.numerics.html import table
+
 Float = NDArray[np.float64]
 
 
@@ -122,7 +124,7 @@ class RotatedData:
         return int(self.s.shape[0])
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class NullFit:
     """The fitted null model; never changed after it is made.
 
@@ -163,6 +165,28 @@ class NullFit:
     def gamma(self) -> float:
         """Variance ratio sigma_sq / tau_sq."""
         return float(np.exp(self.log_gamma))
+
+    def figures(self) -> dict[str, str]:
+        """The numbers of the fit, as text."""
+        error = self.h_sq_standard_error
+        shown = {
+            "h_sq": f"{self.h_sq:.4g}" + ("" if np.isnan(error) else f" ± {error:.4g}"),
+            "sigma_sq": f"{self.sigma_sq:.4g}",
+            "tau_sq": f"{self.tau_sq:.4g}",
+            "gamma": f"{self.gamma:.4g}",
+            "log_gamma": f"{self.log_gamma:.4g}" + ("" if self.estimated else " (given)"),
+            "beta": ", ".join(f"{b:.4g}" for b in self.beta[:6]) + (" …" if self.beta.size > 6 else ""),
+            f"log likelihood ({self.criterion})": f"{self.log_likelihood:.6g}",
+        }
+        if self.at_boundary:
+            shown["at a bound"] = "the likelihood still rises at the end of the range searched for gamma"
+        return shown
+
+    def __repr__(self) -> str:
+        return "NullFit\n" + "\n".join(f"  {name}: {value}" for name, value in self.figures().items())
+
+    def _repr_html_(self) -> str:
+        return table("Null model", self.figures())
 
 
 @dataclass(frozen=True, eq=False)

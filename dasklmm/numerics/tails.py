@@ -13,6 +13,7 @@ from scipy import special
 __all__ = [
     "QuantilePairs",
     "chi_sq_from_log_p",
+    "chi_sq_median_ratio",
     "lambda_gc",
     "log_sf_chi2_1",
     "log_sf_f1",
@@ -188,6 +189,11 @@ def lambda_gc(neg_log10_p: ArrayLike) -> float:
     middle = [(values.size - 1) // 2, values.size // 2]
     chi_sq = chi_sq_from_log_p(-_LOG_10 * np.partition(values, middle)[middle])
     return float(chi_sq.mean() / _CHI_SQ_1_MEDIAN)
+
+
+def chi_sq_median_ratio(neg_log10_p: float) -> float:
+    """Genomic inflation of tests whose median -log10 p is this; see :func:`lambda_gc`."""
+    return float(chi_sq_from_log_p(-_LOG_10 * neg_log10_p) / _CHI_SQ_1_MEDIAN)
 
 
 @dataclass(frozen=True)

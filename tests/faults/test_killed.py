@@ -31,8 +31,8 @@ from dasklmm.store.results import open_results
 # A record that is there when a stage begins or is under way, and the name of its tasks
 STAGES = {
     "kinship": ("gram/0", "kinship"),
-    "tests": ("p/00000/rows", "scan"),
-    "tests of the last contig": ("p/00002/rows", "scan"),
+    "tests": ("p/00000/rows", "test"),
+    "tests of the last contig": ("p/00002/rows", "test"),
 }
 
 
@@ -74,7 +74,7 @@ def test_worker_killed_before_its_first_record(cohort, wanted, cluster, tmp_path
 def test_worker_killed_in_the_eigendecomposition(large, wanted_large, cluster, tmp_path):
     """Fault 1: SIGKILL of the worker that decomposes a kinship."""
     store = tmp_path / "r.zarr"
-    with meanwhile(lambda: kill_worker(cluster, "_decompose_kept")):
+    with meanwhile(lambda: kill_worker(cluster, "rotate")):
         large.scan(store)
     assert contents(store) == wanted_large
 
@@ -87,7 +87,7 @@ def test_workers_killed_repeatedly(cohort, wanted, cluster, tmp_path):
     def kill():
         for record in ("inputs", "gram/0", "p/00000/rows", "p/00001/rows", "p/00002/rows"):
             wait_until(lambda record=record: records_of(store, record))
-            killed.append(kill_worker(cluster, "scan" if record[0] == "p" else "kinship"))
+            killed.append(kill_worker(cluster, "test" if record[0] == "p" else "kinship"))
 
     with meanwhile(kill):
         cohort.scan(store, Rows(cohort.npy, 0.1))

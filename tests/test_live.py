@@ -1,0 +1,260 @@
+"""The live page on a cluster's own server, in a browser; its thinning, reprs and progress."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import chromium
+import numpy as np
+import pytest
+from distributed import Client, LocalCluster
+
+import dasklmm
+from dasklmm import live
+from dasklmm.numerics.tails import lambda_gc
+from dasklmm.numerics.thinning import CELLS, Thinned
+from dasklmm.progress import Notebook, Stages, duration
+
+EVIL = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
+
+
+@pytest.fixture
+def client():
+    with (
+        LocalCluster(
+            n_workers=1, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address="127.0.0.1:0"
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+@pytest.fixture(scope="module")
+def cohort():
+    return dasklmm.simulate(80, 1500, n_contigs=3, n_causal=1, causal_variance=0.5, h_sq=0.2, seed=1)
+
+
+def shown(client):
+    """What the scheduler holds for the page."""
+
+    def read(dask_scheduler):
+        page = dask_scheduler.extensions["dasklmm"]
+        return {k: getattr(page, k) for k in ("state", "stages", "points", "phenotypes", "contigs", "left")}
+
+    return client.run_on_scheduler(read)
+
+
+def test_thinning_keeps_every_peak_and_never_more_points_than_cells():
+    rng = np.random.default_rng(0)
+    y = -np.log10(rng.random(200_000))
+    y[::1000] += 10 * rng.random(200)
+    y[5] = np.nan
+    x = np.sort(rng.random(y.size)).astype(np.float32)
+    thinned = Thinned()
+    for part in np.array_split(rng.permutation(y.size), 7):
+        thinned.add(part, x[part], y[part])
+    kept = np.isfinite(thinned.y)
+    assert thinned.y.size == CELLS == 20_000
+    assert thinned.n == y.size - 1
+    np.testing.assert_array_equal(thinned.y[kept], y[thinned.row[kept]].astype(np.float32))
+    bins = np.minimum((x * 1250).astype(int), 1249)
+    of_kept = bins[thinned.row[kept]]
+    for b in range(0, 1250, 50):
+        assert thinned.y[kept][of_kept == b].max() == np.nanmax(y[bins == b]).astype(np.float32)
+    assert thinned.lambda_gc == pytest.approx(lambda_gc(y), abs=1e-3)
+    assert np.array_equal(np.sort(thinned.take_changed()), np.flatnonzero(kept))
+    assert thinned.take_changed().size == 0
+
+
+def test_inflation_without_tests_is_not_known():
+    thinned = Thinned()
+    thinned.add(np.arange(3), np.zeros(3), np.full(3, np.nan))
+    assert thinned.n == 0
+    assert np.isnan(thinned.lambda_gc)
+
+
+@pytest.mark.skipif(chromium.FOUND is None, reason="needs chromium")
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_page_in_a_browser(client, cohort, tmp_path, dark):
+    results = dasklmm.gwas(cohort, cohort["phenotype"].rename(EVIL))
+    seen = chromium.visit(live.page_url(client), tmp_path, "Complete", dark)
+    assert seen["errors"] == []
+    assert seen["title"] == "dasklmm: scan"
+    assert EVIL in seen["text"]
+    assert f"{results.attrs['lambda_gc']:.2f}" in seen["text"]
+    assert "variants tested 1,500" in seen["text"]
+    assert "Kinship 3 of 3" in seen["text"]
+    top = results.isel(variant=int(results["neg_log10_p_value"].values.argmax()))
+    assert str(top["variant_id"].values) in seen["text"]
+    pixels = decoded(seen["png"])
+    background = pixels[5, 5]
+    assert (background < 60).all() if dark else (background > 200).all()
+    hit = np.array([255, 140, 66] if dark else [213, 94, 0])
+    assert (np.abs(pixels.astype(int) - hit).max(axis=-1) < 12).any(), "no hit is drawn"
+
+
+def decoded(png):
+    import io
+
+    from matplotlib.image import imread
+
+    return (imread(io.BytesIO(png))[..., :3] * 255).astype(np.uint8)
+
+
+def test_scheduler_holds_what_was_found(client, cohort):
+    results = dasklmm.gwas(cohort, cohort["phenotype"].rename("trait"))
+    page = shown(client)
+    y = results["neg_log10_p_value"].values
+    points = page["points"]["trait"]
+    assert page["state"] == "complete"
+    assert [name for name, _ in page["contigs"]] == ["1", "2", "3"]
+    assert points["tested"] == np.isfinite(y).sum()
+    assert points["lambda_gc"] == pytest.approx(results.attrs["lambda_gc"], abs=0.01)
+    assert np.nanmax(points["y"]) == np.nanmax(y).astype(np.float32)
+    best = np.nanargmax(points["y"])
+    assert points["position"][best] == results["variant_position"].values[np.nanargmax(y)]
+    assert {k: done == total for k, (done, total) in page["stages"].items()} == {
+        "kinship": True,
+        "null model": True,
+        "test": True,
+    }
+
+
+def test_a_run_taken_up_shows_the_points_of_kept_blocks(client, cohort, tmp_path):
+    def stop(stage, done, total):
+        if stage == "test" and done == 2:
+            raise RuntimeError("stopped")
+
+    y = cohort["phenotype"].rename("trait")
+    ds = cohort.chunk(variant=250)
+    with pytest.raises(RuntimeError, match="stopped"):
+        dasklmm.gwas(ds, y, store=tmp_path / "r.zarr", progress=stop)
+    assert shown(client)["state"] == "stopped"
+    results = dasklmm.gwas(ds, y, store=tmp_path / "r.zarr")
+    assert results.attrs["resumed"]["test"]["kept"] > 0
+    tested = np.isfinite(results["neg_log10_p_value"].values).sum()
+    assert shown(client)["points"]["trait"]["tested"] == tested
+
+
+def test_of_many_phenotypes_the_first_are_shown(client, cohort):
+    import pandas as pd
+
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(
+        rng.standard_normal((80, 6)), index=cohort["sample_id"].values, columns=[f"t{i}" for i in range(6)]
+    )
+    results = dasklmm.gwas(cohort, table)
+    page = shown(client)
+    assert page["phenotypes"] == list(table.columns)
+    assert list(page["points"]) == ["t0", "t1", "t2", "t3"]
+    for k, name in enumerate(page["points"]):
+        y = results["neg_log10_p_value"].values[:, k]
+        assert np.nanmax(page["points"][name]["y"]) == np.nanmax(y).astype(np.float32)
+
+
+def test_page_is_linked_from_the_dashboard_and_made_once(client):
+    url = live.page_url(client)
+    assert live.page_url(client) == url
+
+    def pages(dask_scheduler):
+        from distributed.dashboard.scheduler import template_variables
+
+        applications = dask_scheduler.http_application.applications
+        paths = [path for a in applications for path in getattr(a, "app_paths", [])]
+        return template_variables(dask_scheduler)["pages"].count("dasklmm"), paths.count("/dasklmm")
+
+    assert client.run_on_scheduler(pages) == (1, 1)
+
+
+def test_task_names_read_as_the_stages(client, cohort, tmp_path):
+    dasklmm.gwas(cohort, cohort["phenotype"], store=tmp_path / "r.zarr")
+    names = client.run_on_scheduler(lambda dask_scheduler: set(dask_scheduler.task_prefixes))
+    assert {"kinship", "rotate", "test"} <= names
+    assert not {name for name in names if name.startswith(("_", "scan", "kinship-"))}
+
+
+def test_configuration_turns_the_page_off(client):
+    import dask
+
+    with dask.config.set({"dasklmm.live-page": False}):
+        assert live.page_url(client) is None
+
+
+def test_without_bokeh_there_is_no_page_and_nothing_else_changes():
+    script = """
+import sys
+sys.modules["bokeh"] = None
+import dasklmm
+from distributed import Client, LocalCluster
+from dasklmm.live import page_url
+ds = dasklmm.simulate(30, 60, seed=1)
+options = dict(protocol="tcp", host="127.0.0.1", dashboard_address="127.0.0.1:0")
+with LocalCluster(n_workers=1, processes=False, **options) as c:
+    with Client(c) as client:
+        print(page_url(client), dasklmm.gwas(ds, ds["phenotype"]).sizes["variant"])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.strip() == "None 60"
+
+
+def test_a_page_that_fails_does_not_end_the_scan(client, cohort):
+    live.page_url(client)
+
+    def break_it(dask_scheduler):
+        def take(message):
+            raise RuntimeError("broken page")
+
+        dask_scheduler.extensions["dasklmm"].take = take
+
+    client.run_on_scheduler(break_it)
+    assert dasklmm.gwas(cohort, cohort["phenotype"]).sizes["variant"] == 1500
+
+
+def test_estimate_is_unknown_until_measured_and_not_flattered_by_kept_work():
+    now = [0.0]
+    stages = Stages(lambda: now[0])
+
+    def report(done):
+        now[0] += 2.0
+        stages.report("test", done, 1000)
+        return stages.left("test")
+
+    assert report(501) == "time left unknown"  # 500 were kept
+    assert report(502) == report(503) == "time left unknown"
+    assert report(504) == f"about {duration(2.0 * 496)} left" == "about 17 min left"
+    assert report(1000) == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.2, "1 s"), (59, "59 s"), (59.7, "1 min"), (3600, "1 h 0 min")]
+)
+def test_duration(seconds, words):
+    assert duration(seconds) == words
+
+
+def test_notebook_progress_is_text_and_escaped_html():
+    progress = Notebook(url="http://127.0.0.1/?a=<b>")
+    progress("null <b>", 1, 2)
+    assert "null <b>: 1 of 2, time left unknown" in repr(progress)
+    assert "<b>" not in progress._repr_html_()
+    assert "max='2'" in progress._repr_html_()
+
+
+def test_reprs_as_text_and_html(cohort):
+    rng = np.random.default_rng(0)
+    z = rng.standard_normal((40, 60))
+    y = z @ rng.standard_normal(60) / 8 + rng.standard_normal(40)
+    model, _ = dasklmm.LinearMixedModel.from_random_effects(y, np.ones((40, 1)), z)
+    assert "Not fitted" in model._repr_html_()
+    model.fit(log_gamma=0.0)
+    assert "(given)" in model._repr_html_()
+    assert f"h_sq: {model.h_sq:.4g}" in repr(model.null)
+    assert f"{model.h_sq:.4g}" in model.null._repr_html_()
+    results = dasklmm.gwas(cohort, cohort["phenotype"].rename(EVIL))
+    found = dasklmm.summary(results)
+    assert f"results of {EVIL}: 1,500 variants" in repr(found)
+    assert "<script" not in found._repr_html_()
+    assert f"{results.attrs['lambda_gc']:.3f}" in found._repr_html_()
