@@ -81,6 +81,21 @@ def test_truncated_scan_equals_the_scan_with_the_exact_pairs(cohort, phenotype, 
         assert one["pve"] == pytest.approx(two["pve"], rel=1e-4)
 
 
+def test_count_of_the_kinships_variants_is_kept(cohort, phenotype, tmp_path):
+    """A run that is taken up after the leading pairs were found has the attributes of one that was not."""
+
+    def stop(name, done, total):
+        if name == "test":
+            raise InterruptedError
+
+    options = {"loco": False, "rank": 20, "truncated": True}
+    with pytest.raises(InterruptedError):
+        dasklmm.gwas(cohort, phenotype, store=tmp_path / "r.zarr", progress=stop, **options)
+    got = dasklmm.gwas(cohort, phenotype, store=tmp_path / "r.zarr", **options)
+    assert got.attrs["resumed"]["null model"] == {"kept": 1, "computed": 0}
+    assert got.attrs["counts"] == dasklmm.gwas(cohort, phenotype, **options).attrs["counts"]
+
+
 def test_kept_decomposition_is_reused(cohort, phenotype, tmp_path):
     store = tmp_path / "d.zarr"
     made = dasklmm.eigendecompose(cohort, rank=30, store=store)
