@@ -14,6 +14,7 @@ import xarray as xr
 from dasklmm import schema
 from dasklmm.cohort import Cohort, chosen_variants, contig_ranges, join_each
 from dasklmm.errors import (
+    CovariateError,
     DaskLMMError,
     GenotypeFormatError,
     GenotypeReadError,
@@ -170,7 +171,7 @@ def gwas(
     Cost: sample^2 variant flop for the kinship, an eigendecomposition (a contig, with LOCO), and
     2 sample^2 variant flop for the tests. Runs on the active Dask client, or on threads.
     """
-    _check_options(test, variance_ratio, kinship, loco)
+    _check_options(test, variance_ratio, kinship, loco, interaction)
     dtype = lazy_kinship.working_dtype(precision)
     ds = genotypes.to_dataset(name="dosage") if isinstance(genotypes, xr.DataArray) else genotypes
     ds = ds if isinstance(ds, xr.Dataset) else open_genotypes(ds)
@@ -188,12 +189,15 @@ def gwas(
         samples=samples,
         condition=condition,
     )
-    first = [group[0] for group in cohorts.groups]
-    if interaction is not None:
-        _check_interaction(interaction, first[0], variance_ratio)
     filters = _filters(min_allele_count, min_allele_frequency, max_missing)
-    for cohort in first:
+
+    def check(cohort: Cohort) -> None:
         spectrum.check_rank(rank, cohort.y.size)
+        if interaction is not None:
+            _check_interaction(interaction, cohort)
+
+    cohorts = cohorts.checked(check)
+    first = [group[0] for group in cohorts.groups]
     largest = max(cohort.y.size for cohort in first)
     ranges = contig_ranges(ds, loco)
     given = None
@@ -274,9 +278,12 @@ def gwas(
         return scan.run(Memory())
 
     inputs = scan.inputs()
-    if differences(store, inputs) is None or overwrite:
+    found = differences(store, inputs)
+    if found is None or overwrite:
         vacant(store, overwrite or unfinished(store))
     work = f"{store}.work"
+    if found == [] and resume and not overwrite and get(f"{work}/inputs.json") is None:
+        return open_results(store)  # also where nothing can be written
     with one_writer(work):
         done = _finished(store, inputs, resume, overwrite)
         if done is None:
@@ -360,7 +367,7 @@ def _sees(work: str) -> bool:
     return get(f"{work}/inputs.json") is not None
 
 
-def _check_options(test: str, variance_ratio: str, kinship: Any, loco: bool) -> None:
+def _check_options(test: str, variance_ratio: str, kinship: Any, loco: bool, interaction: str | None) -> None:
     if test not in alternatives.TESTS:
         raise OptionError(f"test is {test!r}; it is one of {', '.join(map(repr, alternatives.TESTS))}.")
     if variance_ratio not in associate.VARIANCE_RATIOS:
@@ -373,8 +380,15 @@ def _check_options(test: str, variance_ratio: str, kinship: Any, loco: bool) -> 
             "the score test is taken at the null's variance ratio, so that there is nothing to refit. Give "
             "test='lrt' or 'wald', or variance_ratio='null'."
         )
-    if isinstance(kinship, str) and "/" not in kinship and not arrays.exists(kinship):
-        lazy_kinship.check_method(kinship)
+    if interaction is not None and variance_ratio != "null":
+        raise OptionError(
+            "an interaction is tested at the null's variance ratio. Give variance_ratio='null'."
+        )
+    if isinstance(kinship, (str, Path)) and not _is_method(kinship) and not arrays.exists(kinship):
+        raise OptionError(
+            f"kinship is {str(kinship)!r}: neither a method ({', '.join(map(repr, lazy_kinship.METHODS))}) nor a "
+            "path where a kinship or a decomposition lies."
+        )
     if loco and not _is_method(kinship):
         raise LocoError(
             "loco=True with a kinship of your own: leaving a contig out needs the genotypes' own Gram "
@@ -382,16 +396,23 @@ def _check_options(test: str, variance_ratio: str, kinship: Any, loco: bool) -> 
         )
 
 
-def _check_interaction(interaction: str, cohort: Cohort, variance_ratio: str) -> None:
+def _check_interaction(interaction: str, cohort: Cohort) -> None:
     names = [name for name in cohort.covariates if name != "intercept"]
     if interaction not in names:
         raise OptionError(
             f"interaction is {interaction!r}, which is not among the covariates ({', '.join(names) or 'none'}). "
             "Give it as one, so that its own effect is in the model."
         )
-    if variance_ratio != "null":
-        raise OptionError(
-            "an interaction is tested at the null's variance ratio. Give variance_ratio='null'."
+    n, f = cohort.x.shape
+    if n - f - 2 < 1:
+        raise CovariateError(
+            f"{n} samples and {f} covariates leave no degree of freedom for a variant and its interaction; at "
+            f"least {f + 3} samples are needed."
+        )
+    if np.ptp(cohort.x[:, cohort.covariates.index(interaction)]) == 0.0:
+        raise CovariateError(
+            f"the covariate {interaction!r} has one value in all {n} samples, so that no interaction with it can "
+            "be told from the variant's own effect."
         )
 
 

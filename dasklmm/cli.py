@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib.util
+import re
 import shlex
 import sys
 import time
@@ -36,6 +37,11 @@ class _Group(click.Group):
 
 def _folder(path: Path) -> None:
     """Make a directory, or say in one message why it cannot be."""
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(path)):
+        raise click.ClickException(
+            f"--out is a directory of this machine, and {str(path)!r} is a URL. Results are written to one from "
+            "Python: dasklmm.gwas(…, store=URL)."
+        )
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -274,6 +280,8 @@ def run_scan(
 
     start = time.perf_counter()
     _folder(out)
+    if (out / "results.zarr.work" / "inputs.json").exists() and not options.get("overwrite"):
+        click.echo("going on from the work of an unfinished run", err=True)
     progress = Terminal()
     try:
         results = dasklmm.gwas(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -190,6 +190,28 @@ class Cohorts:
     def all(self) -> list[Cohort]:
         """Every cohort, group by group."""
         return [cohort for group in self.groups for cohort in group]
+
+    def checked(self, check: Callable[[Cohort], None]) -> Cohorts:
+        """Those that pass a check of their samples and covariates; the others have its error as their reason.
+
+        Raises
+        ------
+        DaskLMMError
+            The check's own, where there is one phenotype, or none passes.
+        """
+        groups, failed = [], dict(self.failed)
+        last: DaskLMMError | None = None
+        for group in self.groups:
+            try:
+                check(group[0])
+            except DaskLMMError as error:
+                last = error
+                failed |= {cohort.phenotype: str(error) for cohort in group}
+            else:
+                groups.append(group)
+        if last is not None and (not self.several or not groups):
+            raise last
+        return Cohorts(self.names, groups, failed, self.several)
 
 
 def join_each(

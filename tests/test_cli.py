@@ -146,6 +146,7 @@ def test_plot_and_info(scan, cohort, tmp_path):
         (["gwas", ".", "--pheno", "x", "--out", "/dev/null"], 1, "cannot be a directory"),
         (["gwas", ".", "--pheno", "y", "--out", "OUT", "--workers", "1", "--scheduler", "z"], 2, "not both"),
         (["gwas", "x"], 2, "Missing option '--out'"),
+        (["gwas", ".", "--pheno", "x", "--out", "s3://bucket/o"], 1, "'s3:/bucket/o' is a URL"),
         (["gwas", "x", "--out", "OUT"], 1, "no genotypes at 'x', nor at 'x.bed'"),
         (["gwas", ".", "--out", "OUT"], 2, "give --pheno"),
         (["gwas", ".", "--pheno", "x", "--out", "OUT", "--scheduler", "z"], 1, "no Dask scheduler"),
@@ -181,9 +182,11 @@ def test_an_interrupted_run_goes_on(cohort, tmp_path, monkeypatch):
     assert stopped.exit_code == 130
     assert "interrupted; the same command goes on from here" in stopped.stderr
     assert not (tmp_path / "o" / "results.zarr").exists()
-    again = run(*arguments).stdout
-    assert "kept from a former run: kinship 22 of 22, " in again
-    assert "complete already" not in again
+    done = run(*arguments)
+    assert done.stderr.startswith("going on from the work of an unfinished run\n")
+    assert "kept from a former run: kinship 22 of 22, " in done.stdout
+    assert "complete already" not in done.stdout
+    assert open_results(tmp_path / "o").identical(open_results(tmp_path / "o" / "results.zarr"))
     record = json.loads((tmp_path / "o" / "run.json").read_text())
     assert record["seconds"]
     assert record["options"]["created"]

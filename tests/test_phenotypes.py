@@ -223,3 +223,32 @@ def test_a_phenotype_whose_samples_have_no_kinship(tmp_path):
         assert "no variant varies" in nulls[0]["error"]
         alone = dasklmm.gwas(ds, y[["all"]])
         assert dasklmm.phenotype_results(got, "all").drop_attrs().identical(alone.drop_attrs())
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"rank": 95}, "rank is 95"),
+        ({"interaction": "site[b]"}, "not among the covariates"),
+        ({"interaction": "dose", "intercept": False}, "one value in all 90 samples"),
+    ],
+)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_phenotype_that_the_options_do_not_fit(cohort, options, reason, reverse):
+    """What an option asks of samples and covariates is asked of each phenotype, in whatever order they stand."""
+    ids = cohort["sample_id"].values
+    y = pd.DataFrame({"all": cohort["phenotype"].values, "few": cohort["phenotype"].values}, index=ids)
+    y.iloc[:20, 1] = np.nan
+    x = pd.DataFrame({"dose": np.arange(N) >= 20}, index=ids).astype(float)
+    if options.get("interaction") != "dose":
+        x = pd.DataFrame({"site": np.repeat(["a", "b", "c"], [20, 40, 50])}, index=ids)
+    else:
+        x["age"] = cohort["covariates"].values[:, 0]
+    if reverse:
+        y = y[["few", "all"]]
+    got = dasklmm.gwas(cohort, y, x, **options)
+    assert reason in got.attrs["phenotypes"]["few"]["error"]
+    assert set(dasklmm.phenotype_results(got, "few")["status"].values) == {"no_null_model"}
+    same(dasklmm.phenotype_results(got, "all"), dasklmm.gwas(cohort, y[["all"]], x, **options))
+    with pytest.raises((errors.RankError, errors.OptionError, errors.CovariateError), match=reason):
+        dasklmm.gwas(cohort, y[["few"]], x, **options)

@@ -356,7 +356,9 @@ def _lease(path: str) -> Iterator[None]:
         age = time.time() - fields["time"]
         if age < LEASE_SECONDS:
             raise _refuse(
-                path, f"its lease was renewed {age:.0f} s ago, and ends after {LEASE_SECONDS:.0f} s"
+                path,
+                f"its lease was renewed {age:.0f} s ago; if that run was killed, it is free in "
+                f"{LEASE_SECONDS - age:.0f} s",
             )
     ended = threading.Event()
 
