@@ -280,11 +280,11 @@ def gwas(
     inputs = scan.inputs()
     found = differences(store, inputs)
     if found is None or overwrite:
-        vacant(store, overwrite or unfinished(store))
+        vacant(store, overwrite or unfinished(store), "results")
     work = f"{store}.work"
     if found == [] and resume and not overwrite and get(f"{work}/inputs.json") is None:
         return open_results(store)  # also where nothing can be written
-    with one_writer(work):
+    with one_writer(work) as still_ours:
         done = _finished(store, inputs, resume, overwrite)
         if done is None:
             kept = _records(work, inputs, resume, overwrite)
@@ -297,6 +297,7 @@ def gwas(
                         _check_unchanged(scan, inputs, work)
                 raise
             _check_unchanged(scan, inputs, work)
+            still_ours()
             write_results(done, store, inputs, overwrite=overwrite)
         clear(work)
     return done
@@ -385,9 +386,10 @@ def _check_options(test: str, variance_ratio: str, kinship: Any, loco: bool, int
             "an interaction is tested at the null's variance ratio. Give variance_ratio='null'."
         )
     if isinstance(kinship, (str, Path)) and not _is_method(kinship) and not arrays.exists(kinship):
-        raise OptionError(
-            f"kinship is {str(kinship)!r}: neither a method ({', '.join(map(repr, lazy_kinship.METHODS))}) nor a "
-            "path where a kinship or a decomposition lies."
+        if "/" not in str(kinship):
+            lazy_kinship.check_method(str(kinship))
+        raise StoreError(
+            f"there is neither a kinship nor a decomposition at {str(kinship)!r}. Give the path of a Zarr group."
         )
     if loco and not _is_method(kinship):
         raise LocoError(

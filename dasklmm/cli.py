@@ -507,7 +507,7 @@ def kinship(
     size = f"{ds.sizes['sample']:,} samples, {ds.sizes['variant']:,} variants"
     with _client(workers, scheduler):
         if rank is None:
-            vacant(out, overwrite or arrays.unfinished(out))  # before any work
+            vacant(out, overwrite or arrays.unfinished(out), "kinship")  # before any work
             arrays.write_kinship(dasklmm.kinship(ds, method, precision=precision), out, overwrite=overwrite)
             click.echo(f"{method} kinship of {size}: {out}")
         else:

@@ -701,7 +701,7 @@ def _map_rows(function: Any, rows: Any, **operands: Any) -> np.ndarray:
 
 def _check_target(path: str | Path | None, overwrite: bool) -> None:
     if path is not None:
-        vacant(path, overwrite)
+        vacant(path, overwrite, "array")
 
 
 def linear_mixed_model(

@@ -79,7 +79,7 @@ def write_results(
     """
     local = records.is_local(path)
     path = str(path).rstrip("/")
-    records.vacant(path, overwrite or unfinished(path))
+    records.vacant(path, overwrite or unfinished(path), "results")
     target = f"{path}.partial" if local else path
     records.remove(target)  # of a run that was killed while it wrote
     try:

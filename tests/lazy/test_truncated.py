@@ -124,6 +124,18 @@ def test_exact_decomposition_is_kept_too(cohort, tmp_path):
     dasklmm.eigendecompose(2 * k, store=store, overwrite=True)
 
 
+def test_another_kind_is_not_overwritten(cohort, phenotype, tmp_path):
+    """overwrite=True replaces a decomposition by another, never results or genotypes."""
+    k = dasklmm.kinship(cohort).compute()
+    dasklmm.gwas(cohort, phenotype, loco=False, rank=20, store=tmp_path / "r.zarr")
+    with pytest.raises(errors.StoreError, match=r"another kind \(results\)"):
+        dasklmm.eigendecompose(k, store=tmp_path / "r.zarr", overwrite=True)
+    assert dasklmm.open_results(tmp_path / "r.zarr").attrs["rank"] == 20
+    dasklmm.eigendecompose(k, store=tmp_path / "d.zarr")
+    with pytest.raises(errors.StoreError, match=r"another kind \(decomposition\)"):
+        dasklmm.gwas(cohort, phenotype, loco=False, store=tmp_path / "d.zarr", overwrite=True)
+
+
 def test_refusals(cohort, phenotype):
     with pytest.raises(errors.RankError, match="give rank"):
         dasklmm.eigendecompose(cohort)
