@@ -38,7 +38,7 @@ from dasklmm.progress import bars
 from dasklmm.readers.genotypes import open_genotypes
 from dasklmm.scanning import Clock, Progress, Scan
 from dasklmm.store import arrays
-from dasklmm.store.records import Memory, Records, clear, get, one_writer, put, remove, vacant
+from dasklmm.store.records import Memory, Records, clear, get, one_writer, present, put, remove, vacant
 from dasklmm.store.results import (
     differences,
     differing,
@@ -282,7 +282,7 @@ def gwas(
     if found is None or overwrite:
         vacant(store, overwrite or unfinished(store), "results")
     work = f"{store}.work"
-    if found == [] and resume and not overwrite and get(f"{work}/inputs.json") is None:
+    if found == [] and resume and not overwrite and not present(work):
         return open_results(store)  # also where nothing can be written
     with one_writer(work) as still_ours:
         done = _finished(store, inputs, resume, overwrite)

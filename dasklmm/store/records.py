@@ -277,6 +277,13 @@ def get(path: str) -> bytes | None:
         return None
 
 
+def present(path: str) -> bool:
+    """Whether a file or folder lies at a path."""
+    fs, root = fsspec.core.url_to_fs(path)
+    fs.invalidate_cache()
+    return bool(fs.exists(root))
+
+
 def remove(path: str | Path) -> None:
     """Remove a folder and what is in it, if it is there."""
     fs, root = fsspec.core.url_to_fs(str(path))
