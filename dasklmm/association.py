@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ import xarray as xr
 from dasklmm import schema
 from dasklmm.cohort import Cohort, chosen_variants, contig_ranges, join_each
 from dasklmm.errors import (
-    CovariateError,
     DaskLMMError,
     GenotypeFormatError,
     GenotypeReadError,
@@ -31,6 +30,7 @@ from dasklmm.lazy import associate, budget, run
 from dasklmm.lazy import kinship as lazy_kinship
 from dasklmm.live import page_url
 from dasklmm.numerics import alternatives, spectrum
+from dasklmm.numerics.interaction import check_covariate
 from dasklmm.numerics.records import Filters
 from dasklmm.numerics.subspace import OVERSAMPLING
 from dasklmm.numerics.transforms import Transform
@@ -254,29 +254,42 @@ def gwas(
             f"the eigenvectors are {shape.p_bytes / 1e6:,.0f} MB and a worker has {room.limit / 1e6:,.0f} MB: "
             "they must be read piece by piece from a store. Give store= (a path that all workers see, or a URL)."
         )
-    watcher: Progress | None = None if progress is False else progress  # type: ignore[assignment]
-    if progress is True:
-        client = run.active_client()
-        watcher = bars(None if client is None else page_url(client))
-    scan = Scan(
-        ds,
-        rows,
-        cohorts,
-        ranges,
-        given,
-        options,
-        ranks,
-        dtype,
-        most,
-        streamed,
-        shape.groups_per_read(room, most),
-        Clock(watcher),
-        chosen,
-        filters,
-    )
-    if store is None:
-        return scan.run(Memory())
+    with _watcher(progress) as watcher:
+        scan = Scan(
+            ds,
+            rows,
+            cohorts,
+            ranges,
+            given,
+            options,
+            ranks,
+            dtype,
+            most,
+            streamed,
+            shape.groups_per_read(room, most),
+            Clock(watcher),
+            chosen,
+            filters,
+        )
+        return scan.run(Memory()) if store is None else _stored(scan, store, resume, overwrite)
 
+
+@contextmanager
+def _watcher(progress: Progress | bool | None) -> Iterator[Progress | None]:
+    """Who is told of progress: the caller's own, or bars that end with the run."""
+    if progress is not True:
+        yield progress or None
+        return
+    client = run.active_client()
+    drawn = bars(None if client is None else page_url(client))
+    try:
+        yield drawn
+    finally:
+        drawn.close()
+
+
+def _stored(scan: Scan, store: str, resume: bool, overwrite: bool) -> xr.Dataset:
+    """Run a scan whose work and results are kept: taken up, published when complete, or opened as they are."""
     inputs = scan.inputs()
     found = differences(store, inputs)
     if found is None or overwrite:
@@ -405,17 +418,8 @@ def _check_interaction(interaction: str, cohort: Cohort) -> None:
             f"interaction is {interaction!r}, which is not among the covariates ({', '.join(names) or 'none'}). "
             "Give it as one, so that its own effect is in the model."
         )
-    n, f = cohort.x.shape
-    if n - f - 2 < 1:
-        raise CovariateError(
-            f"{n} samples and {f} covariates leave no degree of freedom for a variant and its interaction; at "
-            f"least {f + 3} samples are needed."
-        )
-    if np.ptp(cohort.x[:, cohort.covariates.index(interaction)]) == 0.0:
-        raise CovariateError(
-            f"the covariate {interaction!r} has one value in all {n} samples, so that no interaction with it can "
-            "be told from the variant's own effect."
-        )
+    e = cohort.x[:, cohort.covariates.index(interaction)]
+    check_covariate(e, cohort.x.shape[1], f"the covariate {interaction!r}")
 
 
 def _filters(count: float, frequency: float, missing: float) -> Filters | None:

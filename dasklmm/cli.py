@@ -281,7 +281,7 @@ def run_scan(
     start = time.perf_counter()
     _folder(out)
     if (out / "results.zarr.work" / "inputs.json").exists() and not options.get("overwrite"):
-        click.echo("going on from the work of an unfinished run", err=True)
+        click.echo("found the work of an unfinished run", err=True)
     progress = Terminal()
     try:
         results = dasklmm.gwas(

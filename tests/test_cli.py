@@ -183,7 +183,7 @@ def test_an_interrupted_run_goes_on(cohort, tmp_path, monkeypatch):
     assert "interrupted; the same command goes on from here" in stopped.stderr
     assert not (tmp_path / "o" / "results.zarr").exists()
     done = run(*arguments)
-    assert done.stderr.startswith("going on from the work of an unfinished run\n")
+    assert done.stderr.startswith("found the work of an unfinished run\n")
     assert "kept from a former run: kinship 22 of 22, " in done.stdout
     assert "complete already" not in done.stdout
     assert open_results(tmp_path / "o").identical(open_results(tmp_path / "o" / "results.zarr"))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -230,7 +233,7 @@ def test_a_phenotype_whose_samples_have_no_kinship(tmp_path):
     [
         ({"rank": 95}, "rank is 95"),
         ({"interaction": "site[b]"}, "not among the covariates"),
-        ({"interaction": "dose", "intercept": False}, "one value in all 90 samples"),
+        ({"interaction": "dose", "intercept": False}, "the covariate 'dose' is 1.0 in every sample"),
     ],
 )
 @pytest.mark.parametrize("reverse", [False, True])
@@ -252,3 +255,22 @@ def test_a_phenotype_that_the_options_do_not_fit(cohort, options, reason, revers
     same(dasklmm.phenotype_results(got, "all"), dasklmm.gwas(cohort, y[["all"]], x, **options))
     with pytest.raises((errors.RankError, errors.OptionError, errors.CovariateError), match=reason):
         dasklmm.gwas(cohort, y[["few"]], x, **options)
+
+
+def test_bars_end_with_the_run(cohort, tables, monkeypatch):
+    """progress=True draws on a terminal, and leaves no line open, also where the run fails."""
+    y, x = tables
+
+    class Screen(io.StringIO):
+        def isatty(self):
+            return True
+
+    screen = Screen()
+    monkeypatch.setattr(sys, "stderr", screen)
+    dasklmm.gwas(cohort, y[["t0"]], x, progress=True)
+    assert "test [####################] " in screen.getvalue()
+    assert screen.getvalue().endswith("\n")
+    flat = cohort.assign(dosage=cohort["dosage"] * 0)
+    with pytest.raises(errors.KinshipError):
+        dasklmm.gwas(flat, y[["t0"]], x, progress=True)
+    assert screen.getvalue().endswith("\n")
