@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from dasklmm import schema
-from dasklmm.cohort import Cohort, chosen_variants, contig_ranges, join_each
+from dasklmm.cohort import Cohort, join_each
 from dasklmm.errors import (
     DaskLMMError,
     GenotypeFormatError,
@@ -37,6 +37,7 @@ from dasklmm.numerics.transforms import Transform
 from dasklmm.progress import bars
 from dasklmm.readers.genotypes import open_genotypes
 from dasklmm.scanning import Clock, Progress, Scan
+from dasklmm.selection import contig_ranges, selected_variants
 from dasklmm.store import arrays
 from dasklmm.store.records import Memory, Records, clear, get, one_writer, present, put, remove, vacant
 from dasklmm.store.results import (
@@ -177,7 +178,7 @@ def gwas(
     ds = ds if isinstance(ds, xr.Dataset) else open_genotypes(ds)
     ds = schema.with_text(ds)
     store = None if store is None else str(store).removeprefix("file://").rstrip("/")
-    chosen = chosen_variants(ds, variants, contigs, regions)
+    selection = selected_variants(ds, variants, contigs, regions)
     condition = [condition] if isinstance(condition, str) else list(condition)
     cohorts = join_each(
         ds,
@@ -268,7 +269,7 @@ def gwas(
             streamed,
             shape.groups_per_read(room, most),
             Clock(watcher),
-            chosen,
+            selection,
             filters,
         )
         return scan.run(Memory()) if store is None else _stored(scan, store, resume, overwrite)

@@ -36,6 +36,7 @@ from dasklmm.numerics.records import (
 )
 from dasklmm.numerics.tails import lambda_gc
 from dasklmm.readers.dataset import is_readers_own
+from dasklmm.selection import Selection
 from dasklmm.store import arrays
 from dasklmm.store.records import Memory, Records, damaged
 from dasklmm.store.results import fingerprint
@@ -147,7 +148,7 @@ class Scan:
     per_read : int
         Groups whose Gram matrices one task adds to.
     clock : Clock
-    chosen : ndarray (variant) of bool, optional
+    selection : Selection, optional
         Which variants are tested; the kinship is of all. Default: all.
     filters : Filters, optional
     """
@@ -166,7 +167,7 @@ class Scan:
         streamed: bool,
         per_read: int,
         clock: Clock,
-        chosen: np.ndarray | None = None,
+        selection: Selection | None = None,
         filters: Filters | None = None,
     ) -> None:
         self.ds, self.rows, self.cohorts, self.contigs = ds, rows, cohorts, contigs
@@ -175,7 +176,8 @@ class Scan:
         self.columns = associate.VARIANCE_RATIOS[options["variance_ratio"]]
         if options["interaction"]:
             self.columns = (*self.columns, *associate.INTERACTION_COLUMNS)
-        self.chosen, self.filters = chosen, filters
+        self.selection, self.filters = selection, filters
+        self.chosen = chosen = None if selection is None else selection.chosen
         self.indexes = [i if chosen is None else i[chosen[i]] for i in contigs.values()]
         self.chunks = rows.chunks[0]
         self.slices: list[da.Array] = []
@@ -516,6 +518,7 @@ class Scan:
             each[name] = {"error": reason}
         out.attrs = {
             **self.options,
+            "selection": {} if self.selection is None else self.selection.said,
             **(
                 {"phenotype": names, "phenotypes": each}
                 if several
