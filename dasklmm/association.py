@@ -414,6 +414,12 @@ def _check_options(test: str, variance_ratio: str, kinship: Any, loco: bool, int
 
 def _check_interaction(interaction: str, cohort: Cohort) -> None:
     names = [name for name in cohort.covariates if name != "intercept"]
+    if interaction in cohort.categories:
+        levels = [name for name in names if name.startswith(f"{interaction}[")]
+        raise OptionError(
+            f"interaction is {interaction!r}, a category: it stands as {', '.join(levels)}, each against "
+            f"{cohort.categories[interaction]['reference']!r}. Give one of these."
+        )
     if interaction not in names:
         raise OptionError(
             f"interaction is {interaction!r}, which is not among the covariates ({', '.join(names) or 'none'}). "

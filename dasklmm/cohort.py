@@ -160,7 +160,8 @@ def join(
 
 def _too_few(found: int, parameters: int, seen: list[tuple[str, Any]]) -> str:
     listed = [
-        f"the {name} ({len(ids):,} samples{f', such as {some(ids[:2])}' if len(ids) else ''})" for name, ids in seen
+        f"the {name} ({len(ids):,} samples{f', such as {some(ids[:2])}' if len(ids) else ''})"
+        for name, ids in seen
     ]
     text = f"only {found:,}" if found else "no"
     text += f" sample{'s are' if found > 1 else ' is'} in all of {', '.join(listed)}"
@@ -305,7 +306,10 @@ def _known_samples(ds: xr.Dataset, samples: list[str]) -> list[str]:
     absent = [] if ids is None else np.asarray(once)[~np.isin(once, ids)].tolist()
     if absent:
         logger.warning(
-            "%d of the %d chosen samples are not among the genotypes: %s", len(absent), len(once), some(absent)
+            "%d of the %d chosen samples are not among the genotypes: %s",
+            len(absent),
+            len(once),
+            some(absent),
         )
     return once
 

@@ -120,7 +120,10 @@ def test_interaction_of_several_phenotypes_with_loco(cohort, tables):
         ({"regions": ["1:9-2"]}, "the smaller first"),
         ({"regions": ["1:5-"]}, "contig:start-end"),
         ({"regions": ["1:1-2"]}, "holds no variant; those of contig '1' lie from"),
-        ({"regions": ["chr1:1-2"]}, "contig of region 'chr1:1-2', 'chr1' has no variant; the contigs are '1'"),
+        (
+            {"regions": ["chr1:1-2"]},
+            "contig of region 'chr1:1-2', 'chr1' has no variant; the contigs are '1'",
+        ),
         ({"regions": ["2-3"]}, "region '2-3' has no variant"),
         ({"contigs": ["1"], "regions": ["2"]}, "all of the chosen contigs and regions"),
         ({"variants": ["a", "b"]}, "2 of 2 ids .*'a', 'b'"),
@@ -182,7 +185,9 @@ def test_samples_that_are_not_there_are_counted(cohort, tables, caplog):
     assert "2 of the 82 chosen samples are not among the genotypes: 'nobody', 'none'" in caplog.text
 
 
-@pytest.mark.parametrize(("count", "message"), [(0, "no sample is in all of"), (3, "only 3 samples are in all")])
+@pytest.mark.parametrize(
+    ("count", "message"), [(0, "no sample is in all of"), (3, "only 3 samples are in all")]
+)
 def test_too_few_samples_are_said_before_any_covariate(cohort, tables, count, message):
     y, x = tables
     ids = cohort["sample_id"].values[:count].tolist() or ["nobody"]
