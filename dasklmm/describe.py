@@ -19,13 +19,12 @@ from dasklmm.store.arrays import open_kinship_or_spectrum
 from dasklmm.store.results import open_results
 from dasklmm.wording import listed, notes
 
-
 # Of so many independent variants the standard error of lambda_GC, 2.3 / sqrt(count), is 0.07.
 FEW_VARIANTS = 1_000
 
 
 def describe(path: str | None) -> Iterator[str]:
-    """Lines about genotypes, a table, a kinship, results or the folder of them at `path`; without one, the versions."""
+    """Lines about what lies at `path`, or in the folder there; without one, the versions."""
     if path is None:
         yield from (f"{name} {version}" for name, version in versions().items())
         return

@@ -197,9 +197,10 @@ def summary_html(results: xr.Dataset) -> str:
     """
     found = summary(results)
     figures = "".join(f"<tr><th>{k}</th><td>{v}</td></tr>" for k, v in _figures(results, found))
+    hits = _hits(found, wording.unit(results.attrs), most=5)
     return (
         f'<div class="dasklmm"><p><strong>{_name(results)}</strong>. {_sentence(results, found)}</p>'
-        f"{_notes(results)}<table><tbody>{figures}</tbody></table>{_hits(found, wording.unit(results.attrs), most=5)}</div>"
+        f"{_notes(results)}<table><tbody>{figures}</tbody></table>{hits}</div>"
     )
 
 
