@@ -25,6 +25,10 @@ from dasklmm.report import write_report
 # Phenotypes beyond which plots and reports are left out: drawing takes some two seconds each.
 MOST_DRAWN = 20
 
+# Attributes of results that are what a run found, not what it was asked.
+_FOUND = ("phenotypes", "n", "n_covariates", "counts", "null", "lambda_gc", "created")
+_OF_THE_RUN = ("resumed", "seconds")
+
 VERSIONS = ("dask", "distributed", "numpy", "scipy", "xarray", "zarr")
 
 
@@ -78,10 +82,10 @@ def write_outputs(
         {
             "command": command or sys.argv,
             "versions": versions(),
-            "options": {k: v for k, v in results.attrs.items() if k not in ("seconds", "resumed")},
-            "resumed": results.attrs.get("resumed", {}),
+            "options": {k: v for k, v in results.attrs.items() if k not in (*_FOUND, *_OF_THE_RUN)},
+            "results": {k: results.attrs[k] for k in _FOUND if k in results.attrs},
             "summary": found,
-            "seconds": results.attrs.get("seconds", {}),
+            **{k: results.attrs.get(k, {}) for k in _OF_THE_RUN},
         },
     )
     return written

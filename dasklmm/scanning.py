@@ -176,6 +176,7 @@ class Scan:
         self.columns = associate.VARIANCE_RATIOS[options["variance_ratio"]]
         if options["interaction"]:
             self.columns = (*self.columns, *associate.INTERACTION_COLUMNS)
+        self._ploidy = int(ds.attrs.get("ploidy", 2))
         self.selection, self.filters = selection, filters
         self.chosen = chosen = None if selection is None else selection.chosen
         self.indexes = [i if chosen is None else i[chosen[i]] for i in contigs.values()]
@@ -202,7 +203,7 @@ class Scan:
             "genotypes": fingerprint(
                 np.asarray(self.ds["sample_id"].values),
                 *known,
-                {str(k): v for k, v in self.ds.sizes.items()},
+                {**{str(k): v for k, v in self.ds.sizes.items()}, "ploidy": self._ploidy},
                 str(self.ds["dosage"].dtype),
                 self._content(),
             ),
@@ -393,7 +394,12 @@ class Scan:
         if self.options["truncated"]:
             others = [part for j, part in enumerate(self.slices) if without is None or j != i]
             pairs = leading_pairs(
-                others, rank, self.options["kinship"], samples=group[0].columns, dtype=self.dtype
+                others,
+                rank,
+                self.options["kinship"],
+                samples=group[0].columns,
+                dtype=self.dtype,
+                tell=functools.partial(self.clock.tell, "leading pairs"),
             )
             rotation = _Rotation(
                 pairs.p, _table(pairs.p, pairs.s, y, x), pairs.mean_diagonal, pairs.n_variants
@@ -441,13 +447,12 @@ class Scan:
                 groups.append(associate.Group(together, operand, samples, intercept))
         if wanted and groups:
             label = "test"
-            ploidy = int(self.ds.attrs.get("ploidy", 2))
             lazily = associate.scan(
                 groups,
                 self.to_scan[i],
                 label=label,
                 columns=self.columns,
-                ploidy=ploidy,
+                ploidy=self._ploidy,
                 filters=self.filters,
             )
             lazy_blocks = blocks.delayed_blocks(lazily)

@@ -55,6 +55,21 @@ def test_what_does_not_converge_is_said(cohort, caplog, monkeypatch):
     assert "after 2 passes the largest residual of the 50 pairs" in caplog.text
 
 
+def test_passes_are_told_of(cohort, phenotype):
+    """Each pass of each contig's decomposition is a report; the last says that all is done."""
+    seen = []
+    dasklmm.gwas(cohort, phenotype, rank=50, truncated=True, progress=lambda *report: seen.append(report))
+    passes = [(done, total) for name, done, total in seen if name == "leading pairs"]
+    assert sum(done == 1 for done, _ in passes) == 3 == sum(done == total for done, total in passes)
+
+
+def test_ploidy_is_of_the_inputs(cohort, phenotype, tmp_path):
+    """Frequencies depend on it: results of another ploidy are not taken for these."""
+    dasklmm.gwas(cohort, phenotype, store=tmp_path / "r.zarr", loco=False)
+    with pytest.raises(errors.StoreError, match="differs in: genotypes"):
+        dasklmm.gwas(cohort.assign_attrs(ploidy=1), phenotype, store=tmp_path / "r.zarr", loco=False)
+
+
 @pytest.mark.parametrize("n", [3, 40])
 def test_krylov_of_small_and_degenerate_matrices(n):
     """As many pairs as samples, equal eigenvalues, and a matrix of rank one."""
