@@ -227,9 +227,9 @@ class Shape:
             least = (enough + BASE_BYTES) / USABLE / 1e6 + 1
             raise MemoryBudgetError(
                 f"a task of {rows} variants needs {needed(rows) / 1e6:,.0f} MB for {self.samples:,} samples and "
-                f"{self.eigen:,} eigenvectors. A process of {room.limit / 1e6:,.0f} MB has {max(free, 0) / 1e6:,.0f} "
-                f"MB for its {room.threads} tasks: {1 - USABLE:.0%} are kept free, and {BASE_BYTES / 1e6:,.0f} MB "
-                f"are its libraries'. Give each {least:,.0f} MB or more, or fewer threads"
+                f"{self.eigen:,} eigenvectors. A process of {room.limit / 1e6:,.0f} MB has "
+                f"{max(free, 0) / 1e6:,.0f} MB for its {room.threads} tasks: {1 - USABLE:.0%} are kept free, and "
+                f"{BASE_BYTES / 1e6:,.0f} MB its libraries'. Give each {least:,.0f} MB or more, or fewer threads"
                 + (", or find the leading pairs alone: rank= with truncated=True." if kinship else ".")
             )
         while needed(2 * rows) <= free and 2 * rows <= MOST_ROWS:
