@@ -13,7 +13,7 @@ import psutil
 from dasklmm.errors import MemoryBudgetError
 from dasklmm.numerics.alternatives import TILE_BYTES
 from dasklmm.numerics.genotypes import GRAM_TILE
-from dasklmm.numerics.scan import TILE_VARIANTS
+from dasklmm.numerics.scan import TILE_VARIANTS, product_rows
 
 # Bytes a task reads. Larger blocks amortise Dask's millisecond a task, smaller ones balance the load.
 TASK_BYTES = 64 * 1024**2
@@ -168,7 +168,8 @@ class Shape:
         float64 numbers of each variant.
         """
         block = rows * (self.file_samples + self.samples) * self.genotype_bytes
-        tile = TILE_VARIANTS * (3 * self.samples + 2 * self.eigen) * self.working_bytes
+        tile_rows = min(rows, product_rows(self.samples, self.working_bytes))
+        tile = tile_rows * (3 * self.samples + 2 * self.eigen) * self.working_bytes
         numbers = self.phenotypes * (self.covariates + 14 + self.nodes * (self.covariates + 2))
         numbers += self.covariates + 12
         return block + tile + TILE_BYTES + rows * 8 * numbers
