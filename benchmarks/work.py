@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import dask
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -53,7 +54,8 @@ class Work:
             variant_position=("variant", index + 1),
         )
         path = self.folder / "genotypes.zarr"
-        write_genotypes(ds, path)
+        with dask.config.set(scheduler="threads"):  # or a cluster would be sent the genotypes
+            write_genotypes(ds, path)
         return path
 
     @property
