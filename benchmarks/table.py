@@ -44,7 +44,7 @@ class Sizes:
     workers: tuple[int, ...] = (1, 2)
 
 
-DEFAULT = Sizes(1000, 16_384, (32_768, 2000), (1000, 50_000), 3)
+DEFAULT = Sizes(800, 16_384, (24_576, 2000), (1000, 50_000), 3)
 FULL = Sizes(4000, 65_536, (400_000, 2000), (2000, 1_000_000), 5)
 
 
@@ -437,15 +437,8 @@ def measured(sizes: Sizes, only: tuple[str, ...], tell: Callable[[Row], None]) -
     return rows
 
 
-HEADER = " | ".join(
-    [
-        f"{'stage':<20} {'':<8} w",
-        f"{'limit here, now':>24}",
-        f"{'dasklmm':>24}",
-        f"{'ratio':>6} {'target':>7}",
-        "note",
-    ]
-)
+COLUMNS = (f"{'limit here, now':>24}", f"{'dasklmm':>24}", f"{'ratio':>6} {'target':>7}", "note")
+HEADER = " | ".join([f"{'stage':<20} {'':<8} w", *COLUMNS])
 
 
 def line(row: Row) -> str:
