@@ -11,7 +11,7 @@ import argparse
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,12 @@ class Series:
     sizes: list[int] = field(default_factory=list)
     seconds: dict[str, list[float]] = field(default_factory=lambda: {stage: [] for stage in STAGES})
 
+    def sort(self) -> None:
+        """Rising sizes."""
+        order = np.argsort(self.sizes)
+        self.sizes = [self.sizes[i] for i in order]
+        self.seconds = {stage: [t[i] for i in order] for stage, t in self.seconds.items()}
+
     def exponents(self) -> dict[str, tuple[float, float]]:
         """Of each stage: over all sizes, and between the two largest."""
         return {
@@ -101,50 +107,58 @@ def scanned(work: Work, phenotypes: int = 1, rounds: int = 1) -> dict[str, float
     return {stage: min(run[stage] for run in runs) for stage in STAGES}
 
 
-def measured(sizes: Sizes, tell: Any = print) -> list[Series]:
-    """Every series."""
-
-    def work_of(samples: int, variants: int) -> Work:
-        where = Path(folder) / f"{samples}-{variants}"
-        where.mkdir(exist_ok=True)
-        return Work(where, samples, variants, (1, 1))
-
+def points(sizes: Sizes) -> list[tuple[Series, list[tuple[int, int, int, int, int]]]]:
+    """Each series with its points: the size, then samples, variants, phenotypes, workers."""
     n, m = sizes.both_then
-    plan: list[tuple[str, str, Iterator[tuple[int, int, int, int]]]] = [
+    most = max(sizes.workers)
+    both = f"{n:,} samples x {m:,} variants"
+    return [
         (
-            "variants",
-            f"{sizes.samples_then:,} samples",
-            ((v, sizes.samples_then, v, 1) for v in sizes.variants),
+            Series("variants", f"{sizes.samples_then:,} samples, {most} workers"),
+            [(v, sizes.samples_then, v, 1, most) for v in sizes.variants],
         ),
         (
-            "samples",
-            f"{sizes.variants_then:,} variants",
-            ((v, v, sizes.variants_then, 1) for v in sizes.samples),
+            Series("samples", f"{sizes.variants_then:,} variants, {most} workers"),
+            [(v, v, sizes.variants_then, 1, most) for v in sizes.samples],
         ),
-        ("phenotypes", f"{n:,} samples x {m:,} variants", ((v, n, m, v) for v in sizes.phenotypes)),
+        (Series("phenotypes", f"{both}, {most} workers"), [(v, n, m, v, most) for v in sizes.phenotypes]),
+        (Series("workers", both), [(v, n, m, 1, v) for v in sizes.workers]),
     ]
-    series = []
+
+
+def measured(sizes: Sizes, tell: Callable[[str], None] = print) -> list[Series]:
+    """Every series."""
+    every = points(sizes)
+    works: dict[tuple[int, int], Work] = {}
     with tempfile.TemporaryDirectory() as folder:
-        with cluster_of(max(sizes.workers)):
-            for name, fixed, points in plan:
-                found = Series(name, f"{fixed}, {max(sizes.workers)} workers")
-                for size, samples, variants, phenotypes in points:
-                    work = work_of(samples, variants)
-                    add(found, size, scanned(work, phenotypes, sizes.rounds), tell)
-                    if name != "phenotypes":
-                        shutil.rmtree(work.folder)
-                series.append(found)
-        found, work = Series("workers", f"{n:,} samples x {m:,} variants"), work_of(n, m)
-        work = Work(work.folder / "workers", n, m, (1, 1))
-        work.folder.mkdir()
-        for count in sizes.workers:
-            with cluster_of(count):
-                add(found, count, scanned(work, 1, sizes.rounds), tell)
-        series.append(found)
-    return series
+        for workers in sorted(set(sizes.workers), reverse=True):
+            with cluster_of(workers):
+                _small(folder)  # what is slow the first time only
+                for series, plan in every:
+                    for i, (size, samples, variants, phenotypes, wanted) in enumerate(plan):
+                        if wanted != workers:
+                            continue
+                        key = samples, variants
+                        if key not in works:
+                            where = Path(folder) / f"{samples}-{variants}"
+                            where.mkdir()
+                            works[key] = Work(where, samples, variants, (1, 1))
+                        add(series, size, scanned(works[key], phenotypes, sizes.rounds), tell)
+                        if not any(
+                            key == (p[1], p[2]) for _, other in every for p in other if p is not plan[i]
+                        ):
+                            shutil.rmtree(works.pop(key).folder)
+    for series, _ in every:
+        series.sort()
+    return [series for series, _ in every]
 
 
-def add(series: Series, size: int, seconds: dict[str, float], tell: Any) -> None:
+def _small(folder: str) -> None:
+    with tempfile.TemporaryDirectory(dir=folder) as where:
+        scanned(Work(Path(where), 50, 200, (1, 1)))
+
+
+def add(series: Series, size: int, seconds: dict[str, float], tell: Callable[[str], None]) -> None:
     """Take one point."""
     series.sizes.append(size)
     for stage, value in seconds.items():
