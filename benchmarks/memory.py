@@ -1,4 +1,4 @@
-"""Peak memory of a scan larger than its workers' memory: python -m benchmarks.memory [--variants M] [--samples N]
+"""Peak memory of a scan larger than its workers' memory: python -m benchmarks memory [--variants M] [--samples N]
 
 Writes random int8 genotypes to a temporary Zarr store, scans them without LOCO on two workers of 500 MB, and
 prints each worker's peak beside its limit and beside what the budget projected.
