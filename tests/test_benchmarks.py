@@ -112,9 +112,9 @@ def test_chunk_files_of_a_stored_rotation_are_what_the_limit_reads(tmp_path):
     path = work.stored_rotation("float32")
     chunks = [p for p in path.rglob("*") if p.is_file() and p.name != "zarr.json"]
     null = work.rotation_model()._test("lrt")
-    limits.read_and_sum(chunks, (300, 40), "float32", null, 1)
+    limits.read_and_sum(chunks, (300, 40), "float32", null)
     with pytest.raises(EOFError):
-        limits.read_and_sum(chunks, (400, 40), "float32", null, 1)
+        limits.read_and_sum(chunks, (400, 40), "float32", null)
     table = work.rotation_model().fit_alternatives(path).compute()
     assert np.isfinite(table["neg_log10_p_value"]).all()
 
