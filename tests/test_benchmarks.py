@@ -253,7 +253,7 @@ def test_a_peer_that_fails_does_not_end_the_rest(tmp_path):
         return pd.Series([1.0], ["v"])
 
     good = (sys.executable, "-c", "pass")
-    bad = (sys.executable, "-c", "import sys; sys.exit('no such thing')")
+    bad = (sys.executable, "-c", "open('tried', 'a').write('x'); raise SystemExit('no such thing')")
     contest = peers.Contest(
         "x", (peers.Program("dasklmm", (good,), log_p), peers.Program("gemma", (bad,), log_p)), ("gemma",)
     )
@@ -261,6 +261,7 @@ def test_a_peer_that_fails_does_not_end_the_rest(tmp_path):
     rows = peers.measured("mouse", contest, tmp_path, 2, said.append)
     assert [row["program"] for row in rows] == ["dasklmm"]
     assert "no such thing" in said[0]
+    assert (tmp_path / "tried").read_text() == "x"  # not again in the second round
 
 
 def test_commands():
