@@ -259,32 +259,32 @@ def whole(bench: Bench, precision: str) -> Iterator[Row]:
 def scheduler(bench: Bench, precision: str) -> Iterator[Row]:
     """Share of a test stage that is not inside tasks, here and at 1,000,000 variants.
 
-    distributed's own task durations are summed, the stage is run in few and in many blocks, and
-    run time - busy / workers = a + b tasks is solved.
+    distributed's own task durations are summed. The stage runs in the blocks that it chooses, and in few and in
+    many, of which run time - busy / workers = a + b tasks is solved; small blocks read stored chunks more than
+    once, so their busy time says nothing.
     """
     if precision != "float32":
         return
-    n, m, work = bench.sizes.samples, bench.sizes.variants, bench.work
-    few, many = max(1, m // 16), max(1, m // 128)
-    found: dict[int, list[tuple[float, float, int]]] = {few: [], many: []}
+    n, m, w = bench.sizes.samples, bench.sizes.variants, bench.workers
+    found: dict[str, list[tuple[float, float, int]]] = {"own": [], "few": [], "many": []}
+    chunks: dict[str, Any] = {"own": "auto", "few": max(1, m // 16), "many": max(1, m // 128)}
     for _ in range(bench.sizes.rounds):
-        for rows, runs in found.items():
-            runs.append(
-                watched(bench.client, lambda rows=rows: work.scan(precision, ds=work.open(chunks=rows)))
-            )
-    best = {rows: min(runs, key=lambda run: run[0] - run[1] / bench.workers) for rows, runs in found.items()}
-    rest = {rows: run - busy / bench.workers for rows, (run, busy, _) in best.items()}
-    tasks = {rows: best[rows][2] for rows in best}
-    a_task = max(0.0, (rest[many] - rest[few]) / max(1, tasks[many] - tasks[few]))
-    start = max(0.0, rest[few] - a_task * tasks[few])
-    run, busy, count = best[few]
-    at_million = projected_share(start, a_task, busy / bench.workers / m, n)
+        for name, runs in found.items():
+            ds = bench.work.open(chunks=chunks[name])
+            runs.append(watched(bench.client, lambda ds=ds: bench.work.scan(precision, ds=ds)))
+    best = {name: min(runs, key=lambda run: run[0] - run[1] / w) for name, runs in found.items()}
+    rest = {name: run - busy / w for name, (run, busy, _) in best.items()}
+    more_tasks = max(1, best["many"][2] - best["few"][2])
+    a_task = max(0.0, (rest["many"] - rest["few"]) / more_tasks)
+    start = max(0.0, rest["few"] - a_task * best["few"][2])
+    run, busy, count = best["own"]
+    at_million = projected_share(start, a_task, busy / w / m, n)
     yield Row(
-        "scheduler share", precision, bench.workers, Spread.of([1.0]), Spread.of([1 - busy / bench.workers / run]),
-        "share", 0.02, at_least=False, note=f"{n:,} x {m:,}: {count} tasks, {run:.2f} s, busy {busy:.2f} s",
+        "scheduler share", precision, w, Spread.of([1.0]), Spread.of([1 - busy / w / run]), "share", 0.02,
+        at_least=False, note=f"{n:,} x {m:,}: {count} tasks, {run:.2f} s, busy {busy:.2f} s",
     )  # fmt: skip
     yield Row(
-        "  at 1e6 variants", precision, bench.workers, Spread.of([1.0]), Spread.of([at_million]), "share", 0.02,
+        "  at 1e6 variants", precision, w, Spread.of([1.0]), Spread.of([at_million]), "share", 0.02,
         at_least=False, note=f"projected: {1e3 * start:.0f} ms a stage and {1e3 * a_task:.2f} ms a task",
         more={"seconds_a_task": a_task, "seconds_a_stage": start},
     )  # fmt: skip
