@@ -166,6 +166,13 @@ def add(series: Series, size: int, seconds: dict[str, float], tell: Callable[[st
     tell(f"{series.name:<10} {size:>9,} | " + " | ".join(f"{seconds[stage]:9.2f} s" for stage in STAGES))
 
 
+def short(size: float) -> str:
+    """Label of a size: 8,000, 15k, 1M."""
+    if size >= 1e6:
+        return f"{size / 1e6:g}M"
+    return f"{size / 1e3:g}k" if size >= 1e4 else f"{size:,.0f}"
+
+
 def draw(series: Sequence[Series], path: str | Path) -> None:
     """Seconds against each size, both in logarithms."""
     import matplotlib as mpl
@@ -185,9 +192,7 @@ def draw(series: Sequence[Series], path: str | Path) -> None:
         axis.set_title(one.fixed, fontsize=8)
         axis.xaxis.set_major_locator(FixedLocator(one.sizes))
         axis.xaxis.set_minor_locator(NullLocator())
-        axis.xaxis.set_major_formatter(
-            FuncFormatter(lambda value, _: f"{value:,.0f}" if value < 1e4 else f"{value:.0e}")
-        )
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
         axis.tick_params(axis="x", labelsize=7)
         axis.grid(alpha=0.3)
         axis.legend(fontsize=7, title="exponent at the largest", title_fontsize=7)

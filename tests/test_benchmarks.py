@@ -154,8 +154,9 @@ def test_every_point_of_a_scaling_is_measured(monkeypatch):
 
 
 def test_figure_of_a_made_up_series(tmp_path):
-    from benchmarks.scaling import STAGES, Series, add, draw
+    from benchmarks.scaling import STAGES, Series, add, draw, short
 
+    assert [short(v) for v in (1, 8000, 15_000, 150_000, 1_000_000)] == ["1", "8,000", "15k", "150k", "1M"]
     series = []
     for name, sizes in (("samples", [500, 1000]), ("workers", [1, 2])):
         one = Series(name, "so many")
