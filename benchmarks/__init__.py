@@ -1,1 +1,1 @@
-"""Measurements, each a ratio to something timed in the same run; never part of the tests."""
+"""Measurements, each beside a limit or a peer timed in the same run; never part of the tests. See __main__.py."""

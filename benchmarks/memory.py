@@ -1,4 +1,4 @@
-"""Peak memory of a scan larger than its workers' memory: python -m benchmarks.memory [--variants M] [--samples N]
+"""Peak memory of a scan larger than its workers' memory: python -m benchmarks memory [--variants M] [--samples N]
 
 Writes random int8 genotypes to a temporary Zarr store, scans them without LOCO on two workers of 500 MB, and
 prints each worker's peak beside its limit and beside what the budget projected.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import dask.array as da
@@ -17,7 +18,7 @@ import pandas as pd
 import xarray as xr
 
 import dasklmm
-from dasklmm.lazy.budget import BASE_BYTES, Room, Shape
+from dasklmm.lazy.budget import BASE_BYTES, Room, Shape, decomposition_bytes
 from dasklmm.store.genotypes import write_genotypes
 
 LIMIT = 500 * 10**6
@@ -52,44 +53,56 @@ def peak() -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
+@dataclass(frozen=True)
+class Memory:
+    """Bytes: of each worker at its peak, of its limit, and projected."""
+
+    peaks: list[int]
+    limit: int
+    projected: int
+    seconds: dict[str, float]
+
+    @property
+    def most(self) -> int:
+        return max(self.peaks)
+
+
+def scanned(n: int, m: int, limit: int = LIMIT) -> Memory:
+    """Scan n samples by m variants without LOCO on two workers with this limit."""
+    with tempfile.TemporaryDirectory() as name:
+        write_genotypes(cohort(n, m), Path(name) / "g.zarr")
+        ds = dasklmm.open_genotypes(Path(name) / "g.zarr")
+        y = pd.DataFrame({"y": np.random.default_rng(1).standard_normal(n)}, index=ds["sample_id"].values)
+        with (
+            dasklmm.local_cluster(n_workers=2, memory_limit=limit) as cluster,
+            cluster.get_client() as client,
+        ):
+            results = dasklmm.gwas(ds, y, loco=False, store=Path(name) / "r.zarr")
+            peaks = client.run(peak)
+            room = Room.of(client)
+        shape = Shape(n, n, n, 1, 1, 4)
+        most, _ = shape.fitting_rows(room, kinship=True)
+        rows = min(most, ds["dosage"].data.chunksize[0])
+        tasks = max(shape.p_bytes + shape.scan_bytes(rows), shape.kinship_bytes(rows), decomposition_bytes(n))
+        return Memory(list(peaks.values()), limit, BASE_BYTES + tasks, results.attrs["seconds"])
+
+
 def main() -> None:
-    """Make the cohort, scan it, and print the table."""
+    """Scan, and print each worker's peak."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--samples", type=int, default=2000)
     parser.add_argument("--variants", type=int, default=1_000_000)
     options = parser.parse_args()
     n, m = options.samples, options.variants
-    with tempfile.TemporaryDirectory() as name:
-        start = time.perf_counter()
-        write_genotypes(cohort(n, m), Path(name) / "g.zarr")
+    start = time.perf_counter()
+    found = scanned(n, m)
+    print(f"{n:,} samples x {m:,} variants: {n * m / 1e9:.1f} GB, {time.perf_counter() - start:.0f} s")
+    print(f"seconds of the stages: {found.seconds}")
+    for value in found.peaks:
         print(
-            f"{n:,} samples x {m:,} variants: {n * m / 1e9:.1f} GB, made in {time.perf_counter() - start:.0f} s"
+            f"peak {value / 1e6:,.0f} MB: {value / found.limit:.2f} of the limit, "
+            f"{value / found.projected:.2f} of the projection ({found.projected / 1e6:,.0f} MB)"
         )
-        ds = dasklmm.open_genotypes(Path(name) / "g.zarr")
-        y = pd.DataFrame({"y": np.random.default_rng(1).standard_normal(n)}, index=ds["sample_id"].values)
-        with (
-            dasklmm.local_cluster(n_workers=2, memory_limit=LIMIT) as cluster,
-            cluster.get_client() as client,
-        ):
-            start = time.perf_counter()
-            results = dasklmm.gwas(ds, y, loco=False, store=Path(name) / "r.zarr")
-            seconds = time.perf_counter() - start
-            peaks = client.run(peak)
-            room = Room.of(client)
-        shape = Shape(n, n, n, 1, 1, 4)
-        most, streamed = shape.fitting_rows(room, kinship=True)
-        rows = min(most, ds["dosage"].data.chunksize[0])
-        projected = BASE_BYTES + max(
-            shape.p_bytes + shape.scan_bytes(rows), shape.kinship_bytes(rows), 32 * n * n
-        )
-        print(
-            f"scanned in {seconds:.0f} s {results.attrs['seconds']}; {rows:,} variants a task, streamed {streamed}"
-        )
-        for value in peaks.values():
-            print(
-                f"peak {value / 1e6:,.0f} MB: {value / LIMIT:.2f} of the limit, {value / projected:.2f} of the "
-                f"projection ({projected / 1e6:,.0f} MB)"
-            )
 
 
 if __name__ == "__main__":

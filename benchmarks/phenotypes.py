@@ -1,4 +1,4 @@
-"""One phenotype against a hundred, in one pass over the mouse data: python -m benchmarks.phenotypes
+"""One phenotype against a hundred, in one pass over the mouse data: python -m benchmarks phenotypes
 
 Needs the folder of shared data (DASKLMM_DATA). The phenotypes are CD8 with noise of their own, of the same mice.
 """

@@ -1,4 +1,4 @@
-"""Tests with the variance ratio refitted for each variant: python -m benchmarks.refit
+"""Tests with the variance ratio refitted for each variant: python -m benchmarks refit
 
 Simulates families, rotates the variants, and times `refit_block` and, in turn, its matrix products alone on
 one core. GEMMA 0.98.5 -lmm 4 took 1,170 microseconds a variant at 1,410 samples.

@@ -1,0 +1,272 @@
+"""The benchmarks' own machinery: tables, fits and arithmetic, at sizes of no meaning; no time is asserted."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+
+
+def python(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def test_stages_on_a_cluster_of_processes(tmp_path):
+    kept = tmp_path / "table.json"
+    options = [
+        "--samples",
+        "60",
+        "--variants",
+        "512",
+        "--rounds",
+        "1",
+        "--workers",
+        "1",
+        "--precision",
+        "float32",
+    ]
+    stages = "fused,kinship,refit,scheduler"
+    done = python("-m", "benchmarks", *options, "--only", stages, "--json", str(kept))
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(kept.read_text())
+    assert {"processor", "cores", "blas", "versions", "load_before"} <= set(found["machine"])
+    assert found["sizes"]["samples"] == 60
+    names = [row["stage"].strip() for row in found["rows"]]
+    assert names == [
+        "rotate + test",
+        "kinship",
+        "refit",
+        "rotate + refit",
+        "scheduler share",
+        "at 1e6 variants",
+    ]
+    for row in found["rows"]:
+        assert {"limit", "dasklmm", "ratio", "target", "met", "unit", "precision", "workers"} <= set(row)
+        assert row["limit"]["min"] <= row["limit"]["median"] <= row["limit"]["max"]
+        assert len(row["limit"]["runs"]) >= 1
+    assert all(row["limit"]["min"] > 0 and row["dasklmm"]["min"] > 0 for row in found["rows"][:4])
+    assert found["rows"][-1]["seconds_a_task"] >= 0
+    # a line of the table for each row, after the header
+    lines = done.stdout.splitlines()
+    header = next(i for i, text in enumerate(lines) if text.startswith("stage"))
+    assert [text.split("|")[0].split()[0] for text in lines[header + 1 : header + 7]] == [
+        name.split()[0] for name in names
+    ]
+
+
+def test_rows_know_whether_they_meet_their_target():
+    from benchmarks.measure import Spread
+    from benchmarks.table import Row, line
+
+    limit, program = Spread.of([1.0, 3.0, 2.0]), Spread.of([2.0, 2.5, 9.0])
+    share = Row("a", "float32", 2, limit, program, "s", 0.5)
+    assert share.ratio == 0.5
+    assert share.met
+    assert "1.000 (2.000-3.000) s" in line(share)
+    times = Row("b", "", None, limit, program, "s", 1.5, at_least=False)
+    assert times.ratio == 2.0
+    assert not times.met
+    assert "*" in line(times)
+
+
+def test_steps_alternate_and_may_count_their_own_seconds():
+    from benchmarks.measure import alternate
+
+    order: list[str] = []
+    runs = alternate({"a": lambda: order.append("a"), "b": lambda: order.append("b") or 7.0}, 2)
+    assert order == ["a", "b", "a", "b"]
+    assert runs["b"].runs == (7.0, 7.0)
+    assert runs["a"].most < 7.0
+
+
+def test_limits_do_the_work_that_they_stand_for(tmp_path):
+    from benchmarks import limits
+
+    seen: list[int] = []
+    limits.side_by_side(seen.append, 3)
+    assert sorted(seen) == [0, 1, 2]
+    for workers in (1, 2, 3):
+        tiles = [limits._tiles(2500, 1024, which, workers) for which in range(workers)]
+        assert sum(map(sum, tiles)) == 2500
+    limits.write(tmp_path, [10, 20, 30], 2)
+    assert [(tmp_path / str(i)).stat().st_size for i in range(3)] == [10, 20, 30]
+
+
+def test_chunk_files_of_a_stored_rotation_are_what_the_limit_reads(tmp_path):
+    from benchmarks import limits
+    from benchmarks.work import Work
+
+    work = Work(tmp_path, 40, 64, (300, 40))
+    path = work.stored_rotation("float32")
+    chunks = [p for p in path.rglob("*") if p.is_file() and p.name != "zarr.json"]
+    null = work.rotation_model()._test("lrt")
+    limits.read_and_sum(chunks, (300, 40), "float32", null)
+    with pytest.raises(EOFError):
+        limits.read_and_sum(chunks, (400, 40), "float32", null)
+    table = work.rotation_model().fit_alternatives(path).compute()
+    assert np.isfinite(table["neg_log10_p_value"]).all()
+
+
+def test_exponents_of_a_made_up_series():
+    from benchmarks.scaling import STAGES, Series, add, exponent
+
+    sizes = [1000, 2000, 4000]
+    assert exponent(sizes, [1e-9 * s**3 for s in sizes]) == pytest.approx(3)
+    assert np.isnan(exponent([5], [1.0]))
+    series = Series("samples", "16 variants")
+    for size in sizes:  # a stage that costs 4 s once, and then s per thousand
+        add(series, size, dict.fromkeys(STAGES, 4.0 + size / 1000), lambda text: None)
+    everywhere, largest = series.exponents()["test"]
+    assert largest == pytest.approx(np.log2(8 / 6))
+    assert 0 < everywhere < largest < 1
+    assert series.as_json()["exponents"]["whole"] == {"all": everywhere, "largest": largest}
+
+
+def test_every_point_of_a_scaling_is_measured(monkeypatch):
+    from contextlib import nullcontext
+
+    from benchmarks import scaling
+
+    monkeypatch.setattr(scaling, "cluster_of", nullcontext)  # threads: the table's test has the cluster
+    sizes = scaling.Sizes((64, 128), (20, 30), (1, 2), (1, 2), 20, 64, (20, 128), 1)
+    said: list[str] = []
+    series = {one.name: one for one in scaling.measured(sizes, said.append)}
+    assert {name: one.sizes for name, one in series.items()} == {
+        "variants": [64, 128],
+        "samples": [20, 30],
+        "phenotypes": [1, 2],
+        "workers": [1, 2],
+    }
+    assert len(said) == 8
+    assert all(len(t) == 2 and min(t) > 0 for one in series.values() for t in one.seconds.values())
+
+
+def test_figure_of_a_made_up_series(tmp_path):
+    from benchmarks.scaling import STAGES, Series, add, draw, short
+
+    assert [short(v) for v in (1, 8000, 15_000, 150_000, 1_000_000)] == ["1", "8,000", "15k", "150k", "1M"]
+    series = []
+    for name, sizes in (("samples", [500, 1000]), ("workers", [1, 2])):
+        one = Series(name, "so many")
+        for size in sizes:
+            add(one, size, dict.fromkeys(STAGES, float(size)), lambda text: None)
+        series.append(one)
+    draw(series, tmp_path / "scaling.png")
+    assert (tmp_path / "scaling.png").read_bytes().startswith(b"\x89PNG")
+
+
+def made_up_table() -> dict:
+    common = {"precision": "float64", "workers": 2, "samples": 1000, "variants": 10_000}
+    rows = [
+        {**common, "stage": "rotate + test", "dasklmm": {"min": 1.0}},
+        {**common, "stage": "rotate + test", "workers": 1, "dasklmm": {"min": 99.0}},
+        {**common, "stage": "rotate + test", "precision": "float32", "dasklmm": {"min": 0.5}},
+        {**common, "stage": "kinship", "dasklmm": {"min": 0.25}},
+        {
+            **common,
+            "stage": "test on stored PA",
+            "precision": "float32",
+            "bytes": 4e9,
+            "dasklmm": {"min": 2.0},
+        },
+        {**common, "stage": "eigendecomposition", "dasklmm": {"min": 0.1}},
+        {**common, "stage": "  at 1e6 variants", "precision": "float32", "seconds_a_task": 0.002},
+    ]
+    return {"rows": rows}
+
+
+def test_estimate_is_arithmetic_on_measured_rates():
+    from benchmarks.estimate import PASSES, Rates, breaks_first, estimate
+
+    rates = Rates.of(made_up_table())
+    assert rates == Rates(2e10, 1e10, 2e10, 1e9, 1e-10, 0.002)  # of one core: two workers did the work
+    n, m, rank = 20_000, 1_000_000, 1000
+    stages = {s.name.strip(): s for s in estimate(rates, n, m, rank, 10, 16e9, 64e9, 1e9)}
+    read = n * m / 5 / 1e10
+    assert stages["rotate + test"].seconds == pytest.approx(2 * rank * n * m / 1e11 + read)
+    assert stages["leading pairs"].seconds == pytest.approx(PASSES * (4 * n * m * (rank + 10) / 2e11 + read))
+    assert stages["kinship, exact"].seconds == pytest.approx(n * n * m / 2e11 + read)
+    assert stages["eigh, exact"].seconds == pytest.approx(1e-10 * n**3)
+    assert stages["reading P"].seconds == pytest.approx(10 * 8 * rank * n / 1e10)  # once a worker
+    assert stages["its basis"].memory == 16 * n * 8 * (rank + 10)
+    assert breaks_first(list(stages.values())).name == "leading pairs"
+    small = estimate(rates, n, m, rank, 10, 7e8, 64e9, 1e9)
+    streamed = {s.name.strip(): s for s in small}
+    assert streamed["reading P"].seconds > 10 * stages["reading P"].seconds  # by every task
+    tight = estimate(rates, n, m, rank, 10, 16e9, 1e9, 1e9)
+    assert breaks_first(tight).name.strip() == "its basis"
+    assert not breaks_first(tight).fits
+
+
+def test_share_of_the_scheduler_at_a_million_variants():
+    from benchmarks.table import projected_share
+
+    # 1,024 samples: 16,384 variants a task of 64 MB, 62 tasks
+    assert projected_share(0.1, 0.01, 1e-5, 1024) == pytest.approx(0.72 / 10.72)
+
+
+def test_peers_that_are_not_there_are_named(monkeypatch, capsys, tmp_path):
+    from benchmarks import peers
+
+    for peer in peers.INSTALL:
+        monkeypatch.delenv(f"DASKLMM_{peer.upper()}", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert all(peers.find(peer) is None for peer in peers.INSTALL)
+    monkeypatch.setenv("DASKLMM_JAMMA", sys.executable)
+    assert peers.find("jamma") == sys.executable
+    monkeypatch.delenv("DASKLMM_JAMMA")
+    monkeypatch.setenv("DASKLMM_DATA", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["peers", "--only", "mouse"])
+    peers.main()
+    said = capsys.readouterr().out
+    assert all(f"{peer} is not there" in said for peer in peers.INSTALL)
+    assert "mouse is left out" in said
+
+
+def test_a_peers_p_values_are_joined_by_id(tmp_path):
+    from benchmarks import peers
+
+    (tmp_path / "a.tsv").write_text("rs\tp_wald\nv1\t0.01\nv2\tNA\nv3\t0.1\n")
+    theirs = peers._table(tmp_path / "a.tsv", "rs", "p_wald")
+    ours = pd.Series([2.5, 7.0, 1.0], ["v1", "v2", "v3"])
+    assert peers.gap(ours, theirs) == (pytest.approx(0.5), 2)
+    (tmp_path / "log").write_text("## time on optimization = 0.5 min\n")
+    assert peers._of_log(tmp_path / "log", r"optimization = ([\d.]+) min", 60.0) == 30.0
+    assert peers._of_log(tmp_path / "none", "x", 1.0) is None
+
+
+def test_a_peer_that_fails_does_not_end_the_rest(tmp_path):
+    from benchmarks import peers
+
+    def log_p(folder: Path) -> pd.Series:
+        return pd.Series([1.0], ["v"])
+
+    good = (sys.executable, "-c", "pass")
+    bad = (sys.executable, "-c", "open('tried', 'a').write('x'); raise SystemExit('no such thing')")
+    contest = peers.Contest(
+        "x", (peers.Program("dasklmm", (good,), log_p), peers.Program("gemma", (bad,), log_p)), ("gemma",)
+    )
+    said: list[str] = []
+    rows = peers.measured("mouse", contest, tmp_path, 2, said.append)
+    assert [row["program"] for row in rows] == ["dasklmm"]
+    assert "no such thing" in said[0]
+    assert (tmp_path / "tried").read_text() == "x"  # not again in the second round
+
+
+def test_commands():
+    assert "peers" in python("-m", "benchmarks", "--help").stdout
+    unknown = python("-m", "benchmarks", "nothing")
+    assert unknown.returncode != 0
+    assert "there is no benchmark 'nothing'" in unknown.stderr
