@@ -226,7 +226,7 @@ def gwas(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Scan GENOTYPES (a PLINK .bed or its prefix, or a VCF-Zarr path or URL) for phenotypes.
+    """Scan GENOTYPES (a PLINK .bed or .pgen or its prefix, a .bgen, or a VCF-Zarr path or URL) for phenotypes.
 
     Each phenotype is analysed as if it were the only one; of several, each has a directory in DIR.
 
@@ -236,7 +236,9 @@ def gwas(
     Example:
     dasklmm gwas cohort.bed --pheno traits.tsv --pheno-col height --out height
     """
-    if "://" not in genotypes and not any(Path(f"{genotypes}{end}").exists() for end in ("", ".bed")):
+    if "://" not in genotypes and not any(
+        Path(f"{genotypes}{end}").exists() for end in ("", ".bed", ".pgen")
+    ):
         raise click.ClickException(f"there are no genotypes at {genotypes!r}, nor at {genotypes + '.bed'!r}.")
     if pheno is None:
         fam = Path(genotypes.removesuffix(".bed") + ".fam")
@@ -546,6 +548,29 @@ def plot(results: Path, out: Path | None, pheno_col: str | None) -> None:
     _folder(folder)
     save_plots(found, folder)
     click.echo(f"{folder / 'manhattan.png'}\n{folder / 'qq.png'}")
+
+
+@main.command()
+@click.argument("vcf", nargs=-1, required=True)
+@click.argument("out")
+@click.option("--workers", default=0, type=click.IntRange(min=0), help="Processes beside this one.")
+@click.option("--overwrite", is_flag=True, help="Replace what OUT holds.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def convert(vcf: tuple[str, ...], out: str, workers: int, overwrite: bool, quiet: bool) -> None:
+    """Convert VCF files (.vcf, .vcf.gz, .bcf) to the VCF-Zarr OUT, once for many scans.
+
+    One of several contigs has its index beside it (bcftools index).
+
+    \b
+    Example:
+    dasklmm convert cohort.vcf.gz cohort.vcz
+    dasklmm gwas cohort.vcz --pheno traits.tsv --out height
+    """
+    import dasklmm
+
+    dasklmm.convert_vcf(vcf, out, workers=workers, progress=not quiet, overwrite=overwrite)
+    ds = dasklmm.open_genotypes(out)
+    click.echo(f"{ds.sizes['sample']:,} samples, {ds.sizes['variant']:,} variants: {out}")
 
 
 @main.command()
