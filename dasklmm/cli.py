@@ -204,6 +204,13 @@ def _say_page(client: Any) -> None:
     is_flag=True,
     help="Clump the report's hits by their r² too, which reads the genotypes beside them again.",
 )
+@click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    type=click.Choice(["tsv", "gemma", "regenie", "ssf", "parquet"]),
+    help="Write the table in this format too, beside results.tsv.gz; repeatable.",
+)
 @_scheduler_options
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Directory of the results."
@@ -273,14 +280,17 @@ def run_scan(
     *,
     quiet: bool = False,
     clump: bool = False,
+    formats: tuple[str, ...] = (),
     **options: Any,
 ) -> None:
     """Scan, write the files of a run, and say in a few lines what was found and where it is."""
     import dasklmm
+    from dasklmm.formats_out import check_formats
     from dasklmm.outputs import write_outputs
     from dasklmm.progress import Terminal
 
     start = time.perf_counter()
+    check_formats(formats)  # before any work
     _folder(out)
     if (out / "results.zarr.work" / "inputs.json").exists() and not options.get("overwrite"):
         click.echo("found the work of an unfinished run", err=True)
@@ -310,7 +320,7 @@ def run_scan(
         ds = dasklmm.open_genotypes(genotypes)
         if ds.sizes["variant"] > results.sizes["variant"]:  # chosen ones were tested
             ds = ds.isel(variant=ds["variant_id"].isin(results["variant_id"].values).values)
-    written = write_outputs(results, out, command=["dasklmm", *sys.argv[1:]], genotypes=ds)
+    written = write_outputs(results, out, command=["dasklmm", *sys.argv[1:]], genotypes=ds, formats=formats)
     if "phenotypes" in results.attrs:
         for name in results.attrs["phenotype"]:
             one = dasklmm.phenotype_results(results, name)
@@ -532,8 +542,18 @@ def kinship(
 @click.option("--pheno-col", metavar="NAME", help="The phenotype, where RESULTS holds several.")
 def plot(results: Path, out: Path | None, pheno_col: str | None) -> None:
     """Draw manhattan.png and qq.png from RESULTS (a results.zarr, or a run's directory)."""
-    from dasklmm.association import phenotype_results
     from dasklmm.plots import save_plots
+
+    found, path = _opened(results, pheno_col)
+    folder = out or path.parent
+    _folder(folder)
+    save_plots(found, folder)
+    click.echo(f"{folder / 'manhattan.png'}\n{folder / 'qq.png'}")
+
+
+def _opened(results: Path, pheno_col: str | None) -> tuple[Any, Path]:
+    """The results of one phenotype, and where they are."""
+    from dasklmm.association import phenotype_results
     from dasklmm.store.results import open_results
 
     path = results / "results.zarr" if (results / "results.zarr").exists() else results
@@ -544,10 +564,51 @@ def plot(results: Path, out: Path | None, pheno_col: str | None) -> None:
                 f"give --pheno-col: the results are of {', '.join(found.attrs['phenotype'])}."
             )
         found = phenotype_results(found, pheno_col)
+    return found, path
+
+
+@main.command()
+@click.argument("results", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    required=True,
+    type=click.Choice(["tsv", "gemma", "regenie", "ssf", "parquet"]),
+    help="Repeatable.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Directory of the files.  [default: beside the results]",
+)
+@click.option("--pheno-col", metavar="NAME", help="The phenotype, where RESULTS holds several.")
+@click.option(
+    "--genome-assembly",
+    default="unknown",
+    metavar="NAME",
+    help="For the metadata of ssf, as GRCh38.  [default: unknown]",
+)
+def export(
+    results: Path, formats: tuple[str, ...], out: Path | None, pheno_col: str | None, genome_assembly: str
+) -> None:
+    """Write RESULTS (a results.zarr, or a run's directory) in other programs' formats.
+
+    \b
+    Example:
+    dasklmm export height --format ssf --genome-assembly GRCh38
+    """
+    from dasklmm.formats_out import check_formats, write_format
+
+    check_formats(formats)
+    found, path = _opened(results, pheno_col)
     folder = out or path.parent
     _folder(folder)
-    save_plots(found, folder)
-    click.echo(f"{folder / 'manhattan.png'}\n{folder / 'qq.png'}")
+    for name in dict.fromkeys(formats):
+        written, left_out = write_format(found, name, folder, genome_assembly=genome_assembly)
+        note = f" ({left_out:,} variants have no row in this format)" if left_out else ""
+        click.echo(f"{written}{note}")
 
 
 @main.command()

@@ -162,8 +162,8 @@ def open_bgen(path: Path, chunks: int | None) -> xr.Dataset:
                 if len(alleles) != 2:
                     raise GenotypeFormatError(
                         f"{name!r}: variant {row} ({variant.rsid!r} at {variant.chrom}:{variant.pos}) has "
-                        f"{len(alleles)} alleles, and two are needed: a dosage is of one of two. Split such variants "
-                        "before they are written as BGEN (bcftools norm -m-), or leave them out."
+                        f"{len(alleles)} alleles, and two are needed: a dosage is of one of two. Split such "
+                        "variants before they are written as BGEN (bcftools norm -m-), or leave them out."
                     )
                 if row % STEP == 0:
                     offsets.append(variant.fileoffset)

@@ -76,9 +76,9 @@ def open_genotypes(path: str | Path, chunks: int | str = "auto", *, field: str =
     if "://" in text:
         if text.endswith(FILES):
             raise GenotypeFormatError(
-                f"{text!r} is a URL, and files such as PLINK's are read from a disk. Copy it and what belongs to it, "
-                "or convert it to VCF-Zarr, which is read from URLs (bio2zarr's plink2zarr of a .bed, vcf2zarr of a "
-                "VCF)."
+                f"{text!r} is a URL, and files such as PLINK's are read from a disk. Copy it and what belongs to "
+                "it, or convert it to VCF-Zarr, which is read from URLs (bio2zarr's plink2zarr of a .bed, vcf2zarr "
+                "of a VCF)."
             )
     else:
         named = text.endswith((".bed", ".bim", ".fam"))
@@ -124,6 +124,6 @@ def _file(path: Path, chunks: int | None) -> xr.Dataset:
     if name.endswith(netcdf.SUFFIXES):
         return netcdf.open_netcdf(path, chunks)
     raise GenotypeFormatError(
-        f"{str(path)!r} is a file of no format that is read here. A PLINK 1 .bed, a PLINK 2 .pgen, a .bgen, a netCDF "
-        "file, or a VCF-Zarr directory (dasklmm convert makes one from a VCF) is needed."
+        f"{str(path)!r} is a file of no format that is read here. A PLINK 1 .bed, a PLINK 2 .pgen, a .bgen, a "
+        "netCDF file, or a VCF-Zarr directory (dasklmm convert makes one from a VCF) is needed."
     )

@@ -78,8 +78,8 @@ def open_netcdf(path: Path, chunks: int | None) -> xr.Dataset:
             )
         if dosage.dtype != np.int8 and dosage.dtype.kind != "f":
             raise GenotypeFormatError(
-                f"{name!r}: dosage is of dtype {dosage.dtype}; int8 (-1 missing) or floating point (NaN missing) is "
-                "needed."
+                f"{name!r}: dosage is of dtype {dosage.dtype}; int8 (-1 missing) or floating point (NaN missing) "
+                "is needed."
             )
         for coordinate in COORDINATES:
             dim = schema.SAMPLE if coordinate == "sample_id" else schema.VARIANT

@@ -128,7 +128,8 @@ def open_pgen(pgen: Path, chunks: int | None, field: str) -> xr.Dataset:
     for path in (pgen, pvar, psam):
         if not path.is_file():
             raise GenotypeFormatError(
-                f"{str(path)!r} is missing; PLINK 2 genotypes need .pgen, .pvar (or .pvar.zst) and .psam of one prefix."
+                f"{str(path)!r} is missing; PLINK 2 genotypes need .pgen, .pvar (or .pvar.zst) and .psam of one "
+                "prefix."
             )
     samples, family = _samples(psam)
     contig, position, ids, first, second = _variants(package, pvar)
@@ -169,8 +170,8 @@ def _has_dosages(pgen: Path, m: int) -> bool:
         mode = head[2] if head[:2] == MAGIC and len(head) == 12 else None
         if mode not in MODES:
             raise GenotypeFormatError(
-                f"{str(pgen)!r} starts with {head[:3].hex()}, which is not a PLINK 2 .pgen that holds its own index. "
-                "Make it anew with plink2 --make-pgen."
+                f"{str(pgen)!r} starts with {head[:3].hex()}, which is not a PLINK 2 .pgen that holds its own "
+                "index. Make it anew with plink2 --make-pgen."
             )
         known = MODES[mode]
         if known is not None:
@@ -198,8 +199,8 @@ def _variants(package: Any, pvar: Path) -> tuple[np.ndarray, ...]:
                 if count != 2:
                     raise GenotypeFormatError(
                         f"{str(pvar)!r}: variant {row} ({reader.get_variant_id(row).decode()!r} at "
-                        f"{contig.decode()}:{reader.get_variant_pos(row)}) has {count - 1} ALT alleles, and one is "
-                        "needed. Split such variants (plink2 --make-pgen multiallelics=-), or leave them out "
+                        f"{contig.decode()}:{reader.get_variant_pos(row)}) has {count - 1} ALT alleles, and one "
+                        "is needed. Split such variants (plink2 --make-pgen multiallelics=-), or leave them out "
                         "(--max-alleles 2)."
                     )
                 found = (
