@@ -77,8 +77,8 @@ def open_genotypes(path: str | Path, chunks: int | str = "auto", *, field: str =
         if text.endswith(FILES):
             raise GenotypeFormatError(
                 f"{text!r} is a URL, and files such as PLINK's are read from a disk. Copy it and what belongs to "
-                "it, or convert it to VCF-Zarr, which is read from URLs (bio2zarr's plink2zarr of a .bed, vcf2zarr "
-                "of a VCF)."
+                "it, or convert it to VCF-Zarr, which is read from URLs (bio2zarr's plink2zarr of a .bed, "
+                "vcf2zarr of a VCF)."
             )
     else:
         named = text.endswith((".bed", ".bim", ".fam"))

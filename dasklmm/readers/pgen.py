@@ -214,7 +214,10 @@ def _variants(package: Any, pvar: Path) -> tuple[np.ndarray, ...]:
                     column.append(value)
     except RuntimeError as error:
         raise GenotypeFormatError(f"{str(pvar)!r} is not a .pvar ({_said(error)}).") from error
-    contig, ids, first, second = (text(np.array(columns[k], dtype=bytes)) for k in (0, 2, 3, 4))
+    try:
+        contig, ids, first, second = (text(np.array(columns[k], dtype=bytes)) for k in (0, 2, 3, 4))
+    except UnicodeDecodeError as error:
+        raise GenotypeFormatError(f"{str(pvar)!r} is not text ({error}).") from error
     return contig, np.array(columns[1], dtype=np.int64), ids, first, second
 
 

@@ -259,6 +259,25 @@ def test_files_of_pgen_that_are_missing_or_do_not_match(cohort, tmp_path, end):
         dasklmm.open_genotypes(tmp_path / "c.pgen")
 
 
+@pytest.mark.parametrize(
+    ("end", "content", "message"),
+    [
+        (".pvar", b"", "not a .pvar .*No variants"),
+        (".pvar", b"#CHROM\tPOS\tID\tREF\tALT\n1\tx\trs1\tA\tG\n", "not a .pvar .*Invalid POS"),
+        (".pvar", b"#CHROM\tPOS\tID\tREF\tALT\n1\t7\trs\xff\tA\tG\n", "is not text"),
+        (".psam", b"#FID\tSEX\na\t1\n", "IID is needed"),
+        (".psam", b"#FID\tIID\na\n", "sample 1 has no IID"),
+        (".psam", b"", "do not belong together"),
+    ],
+)
+def test_tables_of_pgen_that_cannot_be_read(cohort, tmp_path, end, content, message):
+    ds, calls, _, _ = cohort
+    write_pgen(tmp_path / "c.pgen", calls, ds)
+    (tmp_path / f"c{end}").write_bytes(content)
+    with pytest.raises(GenotypeFormatError, match=message):
+        dasklmm.open_genotypes(tmp_path / "c.pgen")
+
+
 @pytest.mark.parametrize("name", ["bgen", "pgen"])
 def test_damage(cohort, tmp_path, name):
     ds, calls, _, _ = cohort
