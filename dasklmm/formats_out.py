@@ -86,8 +86,8 @@ def write_format(
     tsv: :func:`dasklmm.export.write_tsv`.
 
     gemma: chr, rs, ps, n_miss, allele1, allele0, af, beta, se, with a refit logl_H1, l_remle and l_mle, then
-    p_wald, p_lrt or p_score, by tabs. Variants without a test are left out, as GEMMA does. A p-value that underflows
-    keeps its digits, as 3.2e-412.
+    p_wald, p_lrt or p_score, by tabs. Variants without a test are left out, as GEMMA does. A p-value that
+    underflows keeps its digits, as 3.2e-412.
 
     regenie: CHROM GENPOS ID ALLELE0 ALLELE1 A1FREQ N TEST BETA SE CHISQ LOG10P EXTRA, by blanks. Variants without
     a test are NA, with TEST_FAIL in EXTRA. TEST is ADD; of an interaction ADD-INT_SNPx and the covariate's name.
