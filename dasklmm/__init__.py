@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dasklmm.model import LinearMixedModel, linear_mixed_model, linear_mixed_regression_rows
     from dasklmm.readers.genotypes import open_genotypes
     from dasklmm.readers.tables import read_table
+    from dasklmm.readers.vcf import convert_vcf
     from dasklmm.store.results import open_results
 
 __version__ = "0.1.0"
@@ -26,6 +27,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "LinearMixedModel": "model",
     "clump": "clumps",
+    "convert_vcf": "readers.vcf",
     "eigendecompose": "lazy.eigen",
     "gwas": "association",
     "kinship": "lazy.kinship",
@@ -44,6 +46,7 @@ _HOMES = {
 __all__ = [
     "LinearMixedModel",
     "clump",
+    "convert_vcf",
     "eigendecompose",
     "gwas",
     "kinship",

@@ -221,6 +221,13 @@ def _say_page(client: Any) -> None:
     help="Clump hits by r² in the genotypes too, as PLINK's --clump (p 1e-4 and 0.01, r² 0.5, 250 kb): "
     "clumps.tsv, and the report's hits.",
 )
+@click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    type=click.Choice(["tsv", "gemma", "regenie", "ssf", "parquet"]),
+    help="Write the table in this format too, beside results.tsv.gz; repeatable.",
+)
 @_scheduler_options
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Directory of the results."
@@ -243,7 +250,7 @@ def gwas(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Scan GENOTYPES (a PLINK .bed or its prefix, or a VCF-Zarr path or URL) for phenotypes.
+    """Scan GENOTYPES (a PLINK .bed or .pgen or its prefix, a .bgen, or a VCF-Zarr path or URL) for phenotypes.
 
     Each phenotype is analysed as if it were the only one; of several, each has a directory in DIR.
 
@@ -253,7 +260,9 @@ def gwas(
     Example:
     dasklmm gwas cohort.bed --pheno traits.tsv --pheno-col height --out height
     """
-    if "://" not in genotypes and not any(Path(f"{genotypes}{end}").exists() for end in ("", ".bed")):
+    if "://" not in genotypes and not any(
+        Path(f"{genotypes}{end}").exists() for end in ("", ".bed", ".pgen")
+    ):
         raise click.ClickException(f"there are no genotypes at {genotypes!r}, nor at {genotypes + '.bed'!r}.")
     if pheno is None:
         fam = Path(genotypes.removesuffix(".bed") + ".fam")
@@ -288,15 +297,18 @@ def run_scan(
     *,
     quiet: bool = False,
     clump: bool = False,
+    formats: tuple[str, ...] = (),
     **options: Any,
 ) -> None:
     """Scan, write the files of a run, and say in a few lines what was found and where it is."""
     import dasklmm
     from dasklmm.describe import findings, strongest
+    from dasklmm.formats_out import check_formats
     from dasklmm.outputs import write_outputs
     from dasklmm.progress import Terminal
 
     start = time.perf_counter()
+    check_formats(formats)  # before any work
     _folder(out)
     if (out / "results.zarr.work" / "inputs.json").exists() and not options.get("overwrite"):
         click.echo("found the work of an unfinished run", err=True)
@@ -326,7 +338,7 @@ def run_scan(
         ds = dasklmm.open_genotypes(genotypes)
         if ds.sizes["variant"] > results.sizes["variant"]:  # chosen ones were tested
             ds = ds.isel(variant=ds["variant_id"].isin(results["variant_id"].values).values)
-    written = write_outputs(results, out, command=["dasklmm", *sys.argv[1:]], genotypes=ds)
+    written = write_outputs(results, out, command=["dasklmm", *sys.argv[1:]], genotypes=ds, formats=formats)
     if "phenotypes" in results.attrs:
         for name in results.attrs["phenotype"]:
             one = dasklmm.phenotype_results(results, name)
@@ -520,28 +532,112 @@ def plot(results: Path, out: Path | None, pheno_col: tuple[str, ...]) -> None:
 
     Of several phenotypes each has a directory of its name.
     """
+    from dasklmm.plots import save_plots
+
+    for folder, one in _each_phenotype(results, out, pheno_col):
+        save_plots(one, folder)
+        click.echo(f"{folder / 'manhattan.png'}\n{folder / 'qq.png'}")
+
+
+def _each_phenotype(
+    results: Path, out: Path | None, pheno_col: tuple[str, ...]
+) -> Iterator[tuple[Path, Any]]:
+    """Results of each phenotype asked for, with its directory; says which of them have none."""
     from dasklmm.association import phenotype_results
     from dasklmm.outputs import directories
-    from dasklmm.plots import save_plots
     from dasklmm.store.results import open_results
 
     found = open_results(results)
     folder = out or (results.parent if results.name == "results.zarr" else results)
     for name in pheno_col:
-        phenotype_results(found, name)  # refuses a name that is not there before anything is drawn
+        phenotype_results(found, name)  # refuses a name that is not there before anything is written
+    places = {folder: found}
     if "phenotypes" in found.attrs:
         names = found.attrs["phenotype"]
-        places = dict(zip(names, directories(names), strict=True))
-        drawn = {folder / places[name]: phenotype_results(found, name) for name in pheno_col or names}
-    else:
-        drawn = {folder: found}
-    for place, one in drawn.items():
+        own = dict(zip(names, directories(names), strict=True))
+        places = {folder / own[name]: phenotype_results(found, name) for name in pheno_col or names}
+    for place, one in places.items():
         if "error" in one.attrs:
             click.echo(f"{one.attrs['phenotype']}: {one.attrs['error']}")
             continue
         _folder(place)
-        save_plots(one, place)
-        click.echo(f"{place / 'manhattan.png'}\n{place / 'qq.png'}")
+        yield place, one
+
+
+@main.command()
+@click.argument("results", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    required=True,
+    type=click.Choice(["tsv", "gemma", "regenie", "ssf", "parquet"]),
+    help="Repeatable.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Directory of the files.  [default: beside the results]",
+)
+@click.option(
+    "--pheno-col",
+    metavar="NAME",
+    multiple=True,
+    help="Of several phenotypes this one; repeatable.  [default: all]",
+)
+@click.option(
+    "--genome-assembly",
+    default="unknown",
+    metavar="NAME",
+    help="For the metadata of ssf, as GRCh38.  [default: unknown]",
+)
+def export(
+    results: Path,
+    formats: tuple[str, ...],
+    out: Path | None,
+    pheno_col: tuple[str, ...],
+    genome_assembly: str,
+) -> None:
+    """Write RESULTS (a results.zarr, or a run's directory) in other programs' formats.
+
+    Of several phenotypes each has a directory of its name.
+
+    \b
+    Example:
+    dasklmm export height --format ssf --genome-assembly GRCh38
+    """
+    from dasklmm.formats_out import check_formats, write_format
+
+    check_formats(formats)
+    for folder, one in _each_phenotype(results, out, pheno_col):
+        for name in dict.fromkeys(formats):
+            written, left_out = write_format(one, name, folder, genome_assembly=genome_assembly)
+            note = f" ({left_out:,} variants have no row in this format)" if left_out else ""
+            click.echo(f"{written}{note}")
+
+
+@main.command()
+@click.argument("vcf", nargs=-1, required=True)
+@click.argument("out")
+@click.option("--workers", default=0, type=click.IntRange(min=0), help="Processes beside this one.")
+@click.option("--overwrite", is_flag=True, help="Replace what OUT holds.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def convert(vcf: tuple[str, ...], out: str, workers: int, overwrite: bool, quiet: bool) -> None:
+    """Convert VCF files (.vcf, .vcf.gz, .bcf) to the VCF-Zarr OUT, once for many scans.
+
+    One of several contigs has its index beside it (bcftools index).
+
+    \b
+    Example:
+    dasklmm convert cohort.vcf.gz cohort.vcz
+    dasklmm gwas cohort.vcz --pheno traits.tsv --out height
+    """
+    import dasklmm
+
+    dasklmm.convert_vcf(vcf, out, workers=workers, progress=not quiet, overwrite=overwrite)
+    ds = dasklmm.open_genotypes(out)
+    click.echo(f"{ds.sizes['sample']:,} samples, {ds.sizes['variant']:,} variants: {out}")
 
 
 @main.command()

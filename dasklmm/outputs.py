@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import sys
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from dasklmm.association import phenotype_results
 from dasklmm.clumps import INDEX_P_VALUE, clump
 from dasklmm.errors import MissingExtraError
 from dasklmm.export import summary, top_hits, write_tsv
+from dasklmm.formats_out import check_formats, write_format
 from dasklmm.plots import save_plots
 from dasklmm.report import write_report
 
@@ -46,6 +48,7 @@ def write_outputs(
     directory: str | Path,
     command: list[str] | None = None,
     genotypes: xr.Dataset | None = None,
+    formats: Sequence[str] = (),
 ) -> dict[str, Path]:
     """Write results.tsv.gz, manhattan.png, qq.png, report.html and run.json. Eager.
 
@@ -62,18 +65,21 @@ def write_outputs(
     genotypes : Dataset, optional
         Those of the scan: associations of p <= 1e-4 are then clumped by r² as well (:func:`dasklmm.clump`, with
         PLINK's thresholds) in clumps.tsv, and the report shows these.
+    formats : sequence of str
+        Further formats of the table, of :data:`dasklmm.formats_out.FORMATS`.
 
     Returns
     -------
     dict
         Name → path of what was written. Without matplotlib there are no plots, and the report says so.
     """
+    check_formats(formats)
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     if "phenotypes" in results.attrs:
-        written, found = _of_each(results, folder, genotypes)
+        written, found = _of_each(results, folder, genotypes, formats)
     else:
-        written, found = _of_one(results, folder, genotypes), summary(results)
+        written, found = _of_one(results, folder, genotypes, formats), summary(results)
     written["run"] = folder / "run.json"
     if "created" not in results.attrs and written["run"].exists():
         return written  # results of a former run, which told more of it than can be told now
@@ -92,12 +98,19 @@ def write_outputs(
 
 
 def _of_one(
-    results: xr.Dataset, folder: Path, genotypes: xr.Dataset | None, drawn: bool = True
+    results: xr.Dataset,
+    folder: Path,
+    genotypes: xr.Dataset | None,
+    formats: Sequence[str] = (),
+    drawn: bool = True,
 ) -> dict[str, Path]:
     """Table, plots and report of one phenotype."""
     folder.mkdir(parents=True, exist_ok=True)
     written = {"table": folder / "results.tsv.gz"}
     write_tsv(results, written["table"])
+    for name in dict.fromkeys(formats):
+        if name != "tsv":
+            written[name], _ = write_format(results, name, folder)
     if not drawn:
         return written
     try:
@@ -117,7 +130,7 @@ def _of_one(
 
 
 def _of_each(
-    results: xr.Dataset, folder: Path, genotypes: xr.Dataset | None
+    results: xr.Dataset, folder: Path, genotypes: xr.Dataset | None, formats: Sequence[str] = ()
 ) -> tuple[dict[str, Path], dict[str, Any]]:
     """The files of every phenotype in its own directory, a table of all, and their summaries."""
     names = [str(name) for name in results["phenotype"].values]
@@ -128,7 +141,7 @@ def _of_each(
         if "error" in one.attrs:
             continue
         found[name] = summary(one)
-        _of_one(one, folder / place, genotypes, drawn=len(names) <= MOST_DRAWN)
+        _of_one(one, folder / place, genotypes, formats, drawn=len(names) <= MOST_DRAWN)
         written[name] = folder / place
     _write_table(pd.DataFrame(rows), written["phenotypes"])
     return written, found

@@ -21,6 +21,7 @@ FLOORS = {
         "clumps",
         "report",
         "export",
+        "formats_out",
         "outputs",
         "describe",
         "wording",

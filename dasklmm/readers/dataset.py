@@ -68,6 +68,16 @@ def text(values: Any) -> np.ndarray:
     return values.astype(object).astype(str)
 
 
+def unnamed(
+    ids: np.ndarray, contig: np.ndarray, position: np.ndarray, first: np.ndarray, second: np.ndarray
+) -> np.ndarray:
+    """Ids with contig:position:first:second in place of those that are empty or "."."""
+    out = ids.astype(object)
+    for j in np.flatnonzero((ids == "") | (ids == ".")).tolist():
+        out[j] = f"{contig[j]}:{position[j]}:{first[j]}:{second[j]}"
+    return text(out)
+
+
 def genotype_dataset(
     source: Any,
     *,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from numbers import Integral
 from os import PathLike
 from pathlib import Path
@@ -11,6 +12,8 @@ import xarray as xr
 from dasklmm.errors import GenotypeFormatError, OptionError
 
 FIELDS = ("auto", "genotype", "dosage")
+VCF = (".vcf", ".vcf.gz", ".vcf.bgz", ".bcf")
+FILES = (".bed", ".bim", ".fam", ".pgen", ".pvar", ".pvar.zst", ".psam", ".bgen", *VCF)
 
 
 def open_genotypes(path: str | Path, chunks: int | str = "auto", *, field: str = "auto") -> xr.Dataset:
@@ -19,13 +22,16 @@ def open_genotypes(path: str | Path, chunks: int | str = "auto", *, field: str =
     Parameters
     ----------
     path : str or Path
-        A PLINK 1 .bed, its prefix, or the .bim or .fam beside it; a VCF-Zarr path or URL; or a store of
-        `write_genotypes`.
+        A PLINK 1 .bed, its prefix, or the .bim or .fam beside it; a PLINK 2 .pgen, its prefix, or the .pvar or
+        .psam beside it; a .bgen; a VCF-Zarr path or URL; a store of `write_genotypes`; or a netCDF or HDF5 file
+        with dosage (variant, sample) and the coordinates below by name. (A VCF is converted first, by
+        `convert_vcf`.)
     chunks : int or "auto"
         Variants of a block. "auto": about 64 MB as float32, a whole number of stored chunks; fewer where
         there would be under 16 blocks.
     field : {"auto", "genotype", "dosage"}
-        What of a VCF-Zarr is read: hard calls or dosages. "auto": calls where there are any.
+        What is read of a VCF-Zarr or a .pgen, which may hold both: hard calls or dosages. "auto": of a VCF-Zarr,
+        calls where there are any; of a .pgen, dosages where there are any.
 
     Returns
     -------
@@ -68,10 +74,11 @@ def open_genotypes(path: str | Path, chunks: int | str = "auto", *, field: str =
     size = None if chunks == "auto" else int(chunks)
     text = str(path)
     if "://" in text:
-        if text.endswith((".bed", ".bim", ".fam")):
+        if text.endswith(FILES):
             raise GenotypeFormatError(
-                f"{text!r} is a URL, and PLINK 1 files are read from a disk. Copy the .bed, .bim and .fam, or "
-                "convert them to VCF-Zarr (bio2zarr's plink2zarr), which is read from URLs."
+                f"{text!r} is a URL, and files such as PLINK's are read from a disk. Copy it and what belongs to "
+                "it, or convert it to VCF-Zarr, which is read from URLs (bio2zarr's plink2zarr of a .bed, "
+                "vcf2zarr of a VCF)."
             )
     else:
         named = text.endswith((".bed", ".bim", ".fam"))
@@ -80,15 +87,43 @@ def open_genotypes(path: str | Path, chunks: int | str = "auto", *, field: str =
             from dasklmm.readers import plink
 
             return plink.open_plink(bed, size)
+        named = text.endswith((".pgen", ".pvar", ".pvar.zst", ".psam"))
+        pgen = Path(text.removesuffix(".zst")).with_suffix(".pgen") if named else Path(f"{text}.pgen")
+        if named or pgen.is_file():
+            from dasklmm.readers import pgen as plink2
+
+            return plink2.open_pgen(pgen, size, field)
         if Path(text).is_file():
-            raise GenotypeFormatError(
-                f"{text!r} is a file of no format that is read here. A PLINK 1 .bed, or a VCF-Zarr directory "
-                "(bio2zarr's vcf2zarr makes one from a VCF) is needed."
-            )
+            return _file(Path(text), size)
         if not Path(text).exists():
             raise GenotypeFormatError(
-                f"there is nothing at {text!r}, nor a {bed.name!r}. Give a .bed or its prefix, or a VCF-Zarr."
+                f"there is nothing at {text!r}, nor a {bed.name!r} or {pgen.name!r}. Give a .bed, a .pgen, the "
+                "prefix of one, a .bgen, or a VCF-Zarr."
             )
     from dasklmm.readers import vcfzarr
 
     return vcfzarr.open_zarr(text, size, field)
+
+
+def _file(path: Path, chunks: int | None) -> xr.Dataset:
+    """Open a single file, by its name."""
+    name = path.name.lower()
+    if name.endswith(".bgen"):
+        from dasklmm.readers import bgen
+
+        return bgen.open_bgen(path, chunks)
+    if name.endswith(VCF):
+        end = next(end for end in VCF if name.endswith(end))
+        out = path.with_name(path.name[: -len(end)] + ".vcz")
+        raise GenotypeFormatError(
+            f"{str(path)!r} is a VCF, which is text that only reads from its start. Convert it once, then give "
+            f"{str(out)!r}: {shlex.join(['dasklmm', 'convert', str(path), str(out)])}"
+        )
+    from dasklmm.readers import netcdf
+
+    if name.endswith(netcdf.SUFFIXES):
+        return netcdf.open_netcdf(path, chunks)
+    raise GenotypeFormatError(
+        f"{str(path)!r} is a file of no format that is read here. A PLINK 1 .bed, a PLINK 2 .pgen, a .bgen, a "
+        "netCDF file, or a VCF-Zarr directory (dasklmm convert makes one from a VCF) is needed."
+    )

@@ -225,7 +225,7 @@ def test_a_url_needs_its_file_system(monkeypatch):
     with pytest.raises(MissingExtraError, match=r"pip install 'dasklmm\[cloud\]'"):
         dasklmm.open_genotypes("s3://nowhere/v.vcz")
     for end in ("bed", "bim", "fam"):
-        with pytest.raises(GenotypeFormatError, match=r"is a URL, and PLINK 1 .* plink2zarr"):
+        with pytest.raises(GenotypeFormatError, match=r"is a URL, and files .* plink2zarr"):
             dasklmm.open_genotypes(f"s3://nowhere/c.{end}")
 
 
