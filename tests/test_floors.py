@@ -16,7 +16,19 @@ FLOORS = {
     0: ["errors", "numerics"],
     1: ["schema", "lazy", "readers", "store"],
     2: ["model", "cohort", "scanning", "association", "live", "livepage", "progress"],
-    3: ["plots", "clumps", "report", "export", "outputs", "describe", "cluster", "datasets", "cli"],
+    3: [
+        "plots",
+        "clumps",
+        "report",
+        "export",
+        "outputs",
+        "describe",
+        "cluster",
+        "preflight",
+        "gateway",
+        "datasets",
+        "cli",
+    ],
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 ALLOWED_LIBRARIES = {0: {"numpy", "scipy"}}
