@@ -126,7 +126,7 @@ def gateway_client(
                 f"workers run without {', '.join(absent)}, which costs time: the gateway offers no option "
                 "'environment', so set them in its configuration (docs/cloud_batch.md)"
             )
-        tell(f"{count} workers")
+        tell(f"{count} worker{'s' * (count != 1)}")
         yield client
 
 
