@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from dasklmm import schema
-from dasklmm.cohort import Cohort, chosen_variants, contig_ranges, join_each
+from dasklmm.cohort import Cohort, join_each
 from dasklmm.errors import (
     DaskLMMError,
     GenotypeFormatError,
@@ -30,14 +30,16 @@ from dasklmm.lazy import associate, budget, run
 from dasklmm.lazy import kinship as lazy_kinship
 from dasklmm.live import page_url
 from dasklmm.numerics import alternatives, spectrum
+from dasklmm.numerics.interaction import check_covariate
 from dasklmm.numerics.records import Filters
 from dasklmm.numerics.subspace import OVERSAMPLING
 from dasklmm.numerics.transforms import Transform
 from dasklmm.progress import bars
 from dasklmm.readers.genotypes import open_genotypes
 from dasklmm.scanning import Clock, Progress, Scan
+from dasklmm.selection import contig_ranges, selected_variants
 from dasklmm.store import arrays
-from dasklmm.store.records import Memory, Records, clear, get, one_writer, put, remove, vacant
+from dasklmm.store.records import Memory, Records, clear, get, one_writer, present, put, remove, vacant
 from dasklmm.store.results import (
     differences,
     differing,
@@ -170,13 +172,13 @@ def gwas(
     Cost: sample^2 variant flop for the kinship, an eigendecomposition (a contig, with LOCO), and
     2 sample^2 variant flop for the tests. Runs on the active Dask client, or on threads.
     """
-    _check_options(test, variance_ratio, kinship, loco)
+    _check_options(test, variance_ratio, kinship, loco, interaction)
     dtype = lazy_kinship.working_dtype(precision)
     ds = genotypes.to_dataset(name="dosage") if isinstance(genotypes, xr.DataArray) else genotypes
     ds = ds if isinstance(ds, xr.Dataset) else open_genotypes(ds)
     ds = schema.with_text(ds)
     store = None if store is None else str(store).removeprefix("file://").rstrip("/")
-    chosen = chosen_variants(ds, variants, contigs, regions)
+    selection = selected_variants(ds, variants, contigs, regions)
     condition = [condition] if isinstance(condition, str) else list(condition)
     cohorts = join_each(
         ds,
@@ -188,12 +190,15 @@ def gwas(
         samples=samples,
         condition=condition,
     )
-    first = [group[0] for group in cohorts.groups]
-    if interaction is not None:
-        _check_interaction(interaction, first[0], variance_ratio)
     filters = _filters(min_allele_count, min_allele_frequency, max_missing)
-    for cohort in first:
+
+    def check(cohort: Cohort) -> None:
         spectrum.check_rank(rank, cohort.y.size)
+        if interaction is not None:
+            _check_interaction(interaction, cohort)
+
+    cohorts = cohorts.checked(check)
+    first = [group[0] for group in cohorts.groups]
     largest = max(cohort.y.size for cohort in first)
     ranges = contig_ranges(ds, loco)
     given = None
@@ -250,34 +255,50 @@ def gwas(
             f"the eigenvectors are {shape.p_bytes / 1e6:,.0f} MB and a worker has {room.limit / 1e6:,.0f} MB: "
             "they must be read piece by piece from a store. Give store= (a path that all workers see, or a URL)."
         )
-    watcher: Progress | None = None if progress is False else progress  # type: ignore[assignment]
-    if progress is True:
-        client = run.active_client()
-        watcher = bars(None if client is None else page_url(client))
-    scan = Scan(
-        ds,
-        rows,
-        cohorts,
-        ranges,
-        given,
-        options,
-        ranks,
-        dtype,
-        most,
-        streamed,
-        shape.groups_per_read(room, most),
-        Clock(watcher),
-        chosen,
-        filters,
-    )
-    if store is None:
-        return scan.run(Memory())
+    with _watcher(progress) as watcher:
+        scan = Scan(
+            ds,
+            rows,
+            cohorts,
+            ranges,
+            given,
+            options,
+            ranks,
+            dtype,
+            most,
+            streamed,
+            shape.groups_per_read(room, most),
+            Clock(watcher),
+            selection,
+            filters,
+        )
+        return scan.run(Memory()) if store is None else _stored(scan, store, resume, overwrite)
 
+
+@contextmanager
+def _watcher(progress: Progress | bool | None) -> Iterator[Progress | None]:
+    """Who is told of progress: the caller's own, or bars that end with the run."""
+    if progress is not True:
+        yield progress or None
+        return
+    client = run.active_client()
+    drawn = bars(None if client is None else page_url(client))
+    try:
+        yield drawn
+    finally:
+        drawn.close()
+
+
+def _stored(scan: Scan, store: str, resume: bool, overwrite: bool) -> xr.Dataset:
+    """Run a scan whose work and results are kept: taken up, published when complete, or opened as they are."""
     inputs = scan.inputs()
-    if differences(store, inputs) is None or overwrite:
-        vacant(store, overwrite or unfinished(store))
+    found = differences(store, inputs)
+    if found is None or overwrite:
+        vacant(store, overwrite or unfinished(store), "results")
     work = f"{store}.work"
-    with one_writer(work):
+    if found == [] and resume and not overwrite and not present(work):
+        return open_results(store)  # also where nothing can be written
+    with one_writer(work) as still_ours:
         done = _finished(store, inputs, resume, overwrite)
         if done is None:
             kept = _records(work, inputs, resume, overwrite)
@@ -290,6 +311,7 @@ def gwas(
                         _check_unchanged(scan, inputs, work)
                 raise
             _check_unchanged(scan, inputs, work)
+            still_ours()
             write_results(done, store, inputs, overwrite=overwrite)
         clear(work)
     return done
@@ -360,7 +382,7 @@ def _sees(work: str) -> bool:
     return get(f"{work}/inputs.json") is not None
 
 
-def _check_options(test: str, variance_ratio: str, kinship: Any, loco: bool) -> None:
+def _check_options(test: str, variance_ratio: str, kinship: Any, loco: bool, interaction: str | None) -> None:
     if test not in alternatives.TESTS:
         raise OptionError(f"test is {test!r}; it is one of {', '.join(map(repr, alternatives.TESTS))}.")
     if variance_ratio not in associate.VARIANCE_RATIOS:
@@ -373,8 +395,16 @@ def _check_options(test: str, variance_ratio: str, kinship: Any, loco: bool) -> 
             "the score test is taken at the null's variance ratio, so that there is nothing to refit. Give "
             "test='lrt' or 'wald', or variance_ratio='null'."
         )
-    if isinstance(kinship, str) and "/" not in kinship and not arrays.exists(kinship):
-        lazy_kinship.check_method(kinship)
+    if interaction is not None and variance_ratio != "null":
+        raise OptionError(
+            "an interaction is tested at the null's variance ratio. Give variance_ratio='null'."
+        )
+    if isinstance(kinship, (str, Path)) and not _is_method(kinship) and not arrays.exists(kinship):
+        if "/" not in str(kinship):
+            lazy_kinship.check_method(str(kinship))
+        raise StoreError(
+            f"there is neither a kinship nor a decomposition at {str(kinship)!r}. Give the path of a Zarr group."
+        )
     if loco and not _is_method(kinship):
         raise LocoError(
             "loco=True with a kinship of your own: leaving a contig out needs the genotypes' own Gram "
@@ -382,17 +412,21 @@ def _check_options(test: str, variance_ratio: str, kinship: Any, loco: bool) -> 
         )
 
 
-def _check_interaction(interaction: str, cohort: Cohort, variance_ratio: str) -> None:
+def _check_interaction(interaction: str, cohort: Cohort) -> None:
     names = [name for name in cohort.covariates if name != "intercept"]
+    if interaction in cohort.categories:
+        levels = [name for name in names if name.startswith(f"{interaction}[")]
+        raise OptionError(
+            f"interaction is {interaction!r}, a category: it stands as {', '.join(levels)}, each against "
+            f"{cohort.categories[interaction]['reference']!r}. Give one of these."
+        )
     if interaction not in names:
         raise OptionError(
             f"interaction is {interaction!r}, which is not among the covariates ({', '.join(names) or 'none'}). "
             "Give it as one, so that its own effect is in the model."
         )
-    if variance_ratio != "null":
-        raise OptionError(
-            "an interaction is tested at the null's variance ratio. Give variance_ratio='null'."
-        )
+    e = cohort.x[:, cohort.covariates.index(interaction)]
+    check_covariate(e, cohort.x.shape[1], f"the covariate {interaction!r}")
 
 
 def _filters(count: float, frequency: float, missing: float) -> Filters | None:

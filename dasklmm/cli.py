@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import importlib.util
+import re
 import shlex
 import signal
 import sys
@@ -40,6 +41,11 @@ class _Group(click.Group):
 
 def _folder(path: Path) -> None:
     """Make a directory, or say in one message why it cannot be."""
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(path)):
+        raise click.ClickException(
+            f"--out is a directory of this machine, and {str(path)!r} is a URL. Results are written to one from "
+            "Python: dasklmm.gwas(…, store=URL)."
+        )
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -48,7 +54,14 @@ def _folder(path: Path) -> None:
         ) from error
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+# An option or choice may be written with _ or -, as Python has the one and shells like the other.
+_SETTINGS: dict[str, Any] = {
+    "help_option_names": ["-h", "--help"],
+    "token_normalize_func": lambda name: name.replace("_", "-"),
+}
+
+
+@click.group(cls=_Group, context_settings=_SETTINGS)
 @click.version_option(__version__, prog_name="dasklmm")
 def main() -> None:
     """Exact linear mixed models for association studies, out of core."""
@@ -259,12 +272,20 @@ def _say_page(client: Any) -> None:
 @click.option(
     "--interaction",
     metavar="COVARIATE",
-    help="Test each variant's product with this covariate, the variant itself in the model.",
+    help="Test each variant's product with this covariate, the variant itself in the model, at the null's "
+    "variance ratio. Of a category a level: NAME[LEVEL].",
 )
 @click.option("--samples", metavar="FILE", help="Analyse these only: an id a line, or a table.")
 @click.option("--variants", metavar="FILE", help="Test these only: an id a line.")
-@click.option("--contigs", metavar="NAME", multiple=True, help="Test this contig; repeatable.")
-@click.option("--regions", metavar="CONTIG:START-END", multiple=True, help="Test this region; repeatable.")
+@click.option(
+    "--contigs", metavar="NAME", multiple=True, help="Test this contig only; repeatable. Narrows --variants."
+)
+@click.option(
+    "--regions",
+    metavar="CONTIG:START-END",
+    multiple=True,
+    help="Test this region only; repeatable. Narrows --variants and --contigs.",
+)
 @click.option(
     "--min-allele-count",
     type=float,
@@ -288,7 +309,8 @@ def _say_page(client: Any) -> None:
     type=click.Choice(["null", "per-variant"]),
     default="null",
     show_default=True,
-    help="Test every variant at the null's variance ratio, or refit it for each, as GEMMA.",
+    help="Test every variant at the null's variance ratio, or refit it for each, as GEMMA (not for the score test "
+    "or an interaction).",
 )
 @click.option("--rank", type=click.IntRange(min=1), help="Keep only this many eigenpairs.  [default: all]")
 @click.option(
@@ -313,7 +335,8 @@ def _say_page(client: Any) -> None:
 @click.option(
     "--clump",
     is_flag=True,
-    help="Clump the report's hits by their r² too, which reads the genotypes beside them again.",
+    help="Clump hits by r² in the genotypes too, as PLINK's --clump (p 1e-4 and 0.01, r² 0.5, 250 kb): "
+    "clumps.tsv, and the report's hits.",
 )
 @_scheduler_options
 @click.option(
@@ -394,11 +417,14 @@ def run_scan(
 ) -> None:
     """Scan, write the files of a run, and say in a few lines what was found and where it is."""
     import dasklmm
+    from dasklmm.describe import findings, strongest
     from dasklmm.outputs import write_outputs
     from dasklmm.progress import Terminal
 
     start = time.perf_counter()
     _folder(out)
+    if (out / "results.zarr.work" / "inputs.json").exists() and not options.get("overwrite"):
+        click.echo("found the work of an unfinished run", err=True)
     progress = Terminal()
     try:
         results = dasklmm.gwas(
@@ -438,47 +464,11 @@ def run_scan(
                     f"lambda_GC {one.attrs['lambda_gc']:.3f}"
                 )
     else:
-        for line in _findings(results):
+        for line in (*findings(results.attrs), *strongest(results)):
             click.echo(line)
     click.echo(f"{time.perf_counter() - start:.1f} s; results in {out}:")
     for name, path in written.items():
         click.echo(f"  {name:<10} {path}")
-
-
-def _findings(results: Any) -> Iterator[str]:
-    from dasklmm.export import top_hits
-
-    attrs = results.attrs
-    counts = attrs["counts"]
-    yield (
-        f"{counts['samples_used']:,} of {counts['samples_in_genotypes']:,} samples, "
-        f"{counts['variants']:,} variants ({counts.get('status_ok', 0):,} tested)"
-    )
-    nulls = attrs["null"]
-    h = [null["h_sq"] for null in nulls]
-    if len(nulls) == 1:
-        yield f"h_sq {h[0]:.4f}, standard error {nulls[0]['h_sq_standard_error']:.4f}"
-    else:
-        yield f"h_sq {min(h):.4f} to {max(h):.4f} over {len(h)} contigs left out in turn"
-    bound = [null["contig"] for null in nulls if null["at_boundary"]]
-    if bound and len(nulls) > 1:
-        yield f"variance ratio at a bound (contig left out: {', '.join(bound)})"
-    elif bound:
-        yield f"variance ratio at a bound: h_sq is near {int(h[0] > 0.5)}; look at the profile"
-    if not attrs["intercept"]:
-        yield "no intercept among the covariates"
-    if attrs["n"] - attrs["n_covariates"] < 10:
-        yield f"only {attrs['n']} samples for {attrs['n_covariates']} covariates: read every number with care"
-    yield f"lambda_GC {attrs['lambda_gc']:.3f}"
-    hits = top_hits(results, n=3)
-    for hit in hits.to_dict("records"):
-        place = f"{hit['variant_contig']}:{hit['variant_position']}"
-        if not hit["variant_position"] > 0:
-            place = f"{hit['variant_contig']}, position unknown"
-        yield (
-            f"  {hit['variant_id']} at {place}: "
-            f"-log10 p {hit['neg_log10_p_value']:.2f}, beta {hit['beta']:.4g}"
-        )
 
 
 def _cohort_options(least_samples: int, least_variants: int) -> Any:
@@ -623,7 +613,7 @@ def kinship(
     size = f"{ds.sizes['sample']:,} samples, {ds.sizes['variant']:,} variants"
     with _client(cluster, genotypes, out):
         if rank is None:
-            vacant(out, overwrite or arrays.unfinished(out))  # before any work
+            vacant(out, overwrite or arrays.unfinished(out), "kinship")  # before any work
             arrays.write_kinship(dasklmm.kinship(ds, method, precision=precision), out, overwrite=overwrite)
             click.echo(f"{method} kinship of {size}: {out}")
         else:
@@ -643,31 +633,45 @@ def kinship(
     metavar="DIR",
     help="Directory of the plots.  [default: beside the results]",
 )
-@click.option("--pheno-col", metavar="NAME", help="The phenotype, where RESULTS holds several.")
-def plot(results: Path, out: Path | None, pheno_col: str | None) -> None:
-    """Draw manhattan.png and qq.png from RESULTS (a results.zarr, or a run's directory)."""
+@click.option(
+    "--pheno-col",
+    metavar="NAME",
+    multiple=True,
+    help="Of several phenotypes this one; repeatable.  [default: all]",
+)
+def plot(results: Path, out: Path | None, pheno_col: tuple[str, ...]) -> None:
+    """Draw manhattan.png and qq.png from RESULTS (a results.zarr, or a run's directory).
+
+    Of several phenotypes each has a directory of its name.
+    """
     from dasklmm.association import phenotype_results
+    from dasklmm.outputs import directories
     from dasklmm.plots import save_plots
     from dasklmm.store.results import open_results
 
-    path = results / "results.zarr" if (results / "results.zarr").exists() else results
-    found = open_results(path)
-    if "phenotypes" in found.attrs or pheno_col is not None:
-        if pheno_col is None:
-            raise click.UsageError(
-                f"give --pheno-col: the results are of {', '.join(found.attrs['phenotype'])}."
-            )
-        found = phenotype_results(found, pheno_col)
-    folder = out or path.parent
-    _folder(folder)
-    save_plots(found, folder)
-    click.echo(f"{folder / 'manhattan.png'}\n{folder / 'qq.png'}")
+    found = open_results(results)
+    folder = out or (results.parent if results.name == "results.zarr" else results)
+    for name in pheno_col:
+        phenotype_results(found, name)  # refuses a name that is not there before anything is drawn
+    if "phenotypes" in found.attrs:
+        names = found.attrs["phenotype"]
+        places = dict(zip(names, directories(names), strict=True))
+        drawn = {folder / places[name]: phenotype_results(found, name) for name in pheno_col or names}
+    else:
+        drawn = {folder: found}
+    for place, one in drawn.items():
+        if "error" in one.attrs:
+            click.echo(f"{one.attrs['phenotype']}: {one.attrs['error']}")
+            continue
+        _folder(place)
+        save_plots(one, place)
+        click.echo(f"{place / 'manhattan.png'}\n{place / 'qq.png'}")
 
 
 @main.command()
 @click.argument("path", required=False)
 def info(path: str | None) -> None:
-    """Describe PATH (genotypes, a table, results, or the directory of a run or cohort), or the versions in use."""
+    """Describe PATH (genotypes, a table, a kinship, results, a directory of a run or cohort), or the versions."""
     from dasklmm.describe import describe
 
     for line in describe(path):

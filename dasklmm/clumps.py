@@ -28,6 +28,9 @@ from dasklmm.readers.genotypes import open_genotypes
 
 __all__ = ["clump"]
 
+# PLINK's --clump-p1.
+INDEX_P_VALUE = 1e-4
+
 # Genotypes that a task reads. Small, since the neighbours of most hits are a few hundred variants.
 _PIECE_BYTES = 16 * 1024**2
 # Unneeded variants between two needed ones that are read along rather than asked for twice.

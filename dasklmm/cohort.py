@@ -1,9 +1,9 @@
-"""The analysed samples: genotypes, phenotypes and covariates joined by sample id, and groups of variants."""
+"""The analysed samples: genotypes, phenotypes and covariates joined by sample id."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,18 +17,16 @@ from dasklmm import schema
 from dasklmm.errors import (
     CovariateError,
     DaskLMMError,
-    LocoError,
     NotFiniteError,
-    OptionError,
     PhenotypeError,
     SampleError,
+    some,
 )
 from dasklmm.numerics import design, transforms
 from dasklmm.readers.tables import read_table
+from dasklmm.selection import variant_positions
 
 logger = logging.getLogger(__name__)
-
-ALL = "all"
 
 # Sites, batches and chips are tens; beyond that a column of text is an identifier.
 MOST_LEVELS = 50
@@ -136,19 +134,14 @@ def join(
         used &= np.isin(ids, np.asarray(samples, dtype=str))
         counts["samples_chosen"] = len(samples)
     counts["samples_used"] = int(used.sum())
-    if not used.any():
-        seen = [("genotypes", ids), ("phenotypes", known.index)]
+    parameters = int(intercept) + (0 if table is None else table.shape[1])
+    if used.sum() <= parameters and (used.sum() < ids.size or not ids.size):
+        seen: list[tuple[str, Any]] = [("genotypes", ids), (f"phenotype {response.name!r}", known.index)]
         if table is not None:
-            seen.append(("covariates", table.index))
+            seen.append(("covariates, without a gap,", complete.index))
         if samples is not None:
-            seen.append(("chosen samples", pd.Index(samples)))
-        raise SampleError(
-            "no sample is in all of "
-            + ", ".join(f"the {name} ({len(v)} samples, such as {', '.join(map(repr, map(str, v[:2])))})"
-                        for name, v in seen)
-            + ". Check that the files use the same sample ids"
-            + (" (those of the genotypes are FID:IID, as their IIDs repeat)." if ":" in ids[0] else ".")
-        )  # fmt: skip
+            seen.append(("chosen samples", samples))
+        raise SampleError(_too_few(int(used.sum()), parameters, seen))
     sample_id = ids[used]
     y = known.loc[sample_id].to_numpy(dtype=np.float64)
     what = f"phenotype {response.name!r}"
@@ -162,6 +155,21 @@ def join(
         logger.warning("no intercept: no constant lies in the span of the covariates")
     return Cohort(
         sample_id, y, x, str(response.name), names, np.flatnonzero(used), counts, categories, transform
+    )
+
+
+def _too_few(found: int, parameters: int, seen: list[tuple[str, Any]]) -> str:
+    listed = [
+        f"the {name} ({len(ids):,} samples{f', such as {some(ids[:2])}' if len(ids) else ''})"
+        for name, ids in seen
+    ]
+    text = f"only {found:,}" if found else "no"
+    text += f" sample{'s are' if found > 1 else ' is'} in all of {', '.join(listed)}"
+    if found:
+        text += f"; more than {parameters} are needed for {parameters} covariates, an intercept among them"
+    joined = any(":" in str(i) for i in seen[0][1][:1])
+    return f"{text}. Check that the files use the same sample ids" + (
+        " (those of the genotypes are FID:IID, as their IIDs repeat)." if joined else "."
     )
 
 
@@ -190,6 +198,28 @@ class Cohorts:
     def all(self) -> list[Cohort]:
         """Every cohort, group by group."""
         return [cohort for group in self.groups for cohort in group]
+
+    def checked(self, check: Callable[[Cohort], None]) -> Cohorts:
+        """Those that pass a check of their samples and covariates; the others have its error as their reason.
+
+        Raises
+        ------
+        DaskLMMError
+            The check's own, where there is one phenotype, or none passes.
+        """
+        groups, failed = [], dict(self.failed)
+        last: DaskLMMError | None = None
+        for group in self.groups:
+            try:
+                check(group[0])
+            except DaskLMMError as error:
+                last = error
+                failed |= {cohort.phenotype: str(error) for cohort in group}
+            else:
+                groups.append(group)
+        if last is not None and (not self.several or not groups):
+            raise last
+        return Cohorts(self.names, groups, failed, self.several)
 
 
 def join_each(
@@ -233,6 +263,8 @@ def join_each(
         )
     several = len(wanted) > 1 or not (phenotype is None or isinstance(phenotype, str))
     table = _covariates(covariates)
+    if samples is not None:
+        samples = _known_samples(ds, [samples] if isinstance(samples, str) else list(map(str, samples)))
     dosage = _dosages_of(ds, condition) if condition else np.empty((0, 0))
     joined: list[Cohort] = []
     failed: dict[str, str] = {}
@@ -265,6 +297,23 @@ def join_each(
     return Cohorts(wanted, list(groups.values()), failed, several)
 
 
+def _known_samples(ds: xr.Dataset, samples: list[str]) -> list[str]:
+    """The chosen samples, each once; a warning says which are not among the genotypes."""
+    once = list(dict.fromkeys(samples))
+    if len(once) < len(samples):
+        logger.warning("%d of the %d chosen samples stand twice", len(samples) - len(once), len(samples))
+    ids = schema.sample_ids(ds)
+    absent = [] if ids is None else np.asarray(once)[~np.isin(once, ids)].tolist()
+    if absent:
+        logger.warning(
+            "%d of the %d chosen samples are not among the genotypes: %s",
+            len(absent),
+            len(once),
+            some(absent),
+        )
+    return once
+
+
 def _dosages_of(ds: xr.Dataset, variants: Sequence[str]) -> np.ndarray:
     """Dosages (variant, sample) of some variants, NaN where missing. Eager."""
     rows = variant_positions(ds, variants, "the variants to condition on")
@@ -275,101 +324,13 @@ def _dosages_of(ds: xr.Dataset, variants: Sequence[str]) -> np.ndarray:
     return dosage
 
 
-def variant_positions(ds: xr.Dataset, variants: Sequence[str], what: str) -> np.ndarray:
-    """Rows of variants by id, in the order given; OptionError names those that are not there, or not once."""
-    if "variant_id" not in ds.variables:
-        raise OptionError(f"{what} are given by id, and the genotypes carry no variant_id.")
-    known = np.asarray(ds["variant_id"].values, dtype=str)
-    wanted = np.asarray([str(v) for v in variants], dtype=str)
-    absent = wanted[~np.isin(wanted, known)]
-    if absent.size or not wanted.size:
-        raise OptionError(
-            f"{what}: {_some(absent.tolist()) or 'none'} of {wanted.size}, where ids of the {known.size:,} "
-            "variants of the genotypes are needed. Check the ids."
-        )
-    rows = np.flatnonzero(np.isin(known, wanted))
-    if rows.size != wanted.size or np.unique(wanted).size != wanted.size:
-        names, counts = np.unique(np.concatenate([known[rows], wanted]), return_counts=True)
-        raise OptionError(
-            f"{what}: {_some(names[counts > 2].tolist())} stand more than once. Give each variant once, by an id "
-            "of its own."
-        )
-    order = np.argsort(known[rows], kind="stable")
-    return np.asarray(rows[order][np.searchsorted(known[rows][order], wanted)])
-
-
-def chosen_variants(
-    ds: xr.Dataset,
-    variants: Sequence[str] | None,
-    contigs: Sequence[str] | None,
-    regions: Sequence[str] | None,
-) -> np.ndarray | None:
-    """Which variants are tested, (variant) of bool, or None for all.
-
-    Parameters
-    ----------
-    variants, contigs : sequence of str, optional
-        Ids, and names.
-    regions : sequence of str, optional
-        "contig:start-end" with both ends included, or "contig".
-
-    Raises
-    ------
-    OptionError
-        An id, contig or region that holds no variant.
-    """
-    if variants is None and contigs is None and regions is None:
-        return None
-    chosen = np.ones(ds.sizes[schema.VARIANT], dtype=bool)
-    if variants is not None:
-        chosen[:] = False
-        chosen[variant_positions(ds, variants, "the chosen variants")] = True
-    if contigs is not None or regions is not None:
-        if not {"variant_contig", "variant_position"} <= set(ds.variables):
-            raise OptionError(
-                "contigs or regions were given, and the genotypes carry no variant_contig or variant_position."
-            )
-        names = np.asarray(ds["variant_contig"].values, dtype=str)
-        position = np.asarray(ds["variant_position"].values)
-        absent = sorted(set(map(str, contigs or ())) - set(names.tolist()))
-        if absent:
-            raise OptionError(
-                f"contigs {_some(absent)} have no variant; there are {_some(list(dict.fromkeys(names.tolist())))}."
-            )
-        if contigs is not None:
-            chosen &= np.isin(names, np.asarray(contigs, dtype=str))
-        if regions is not None:
-            within = [_in_region(str(region), names, position) for region in regions]
-            chosen &= np.any(within, axis=0)
-    if not chosen.any():
-        raise OptionError("no variant is in all of the chosen variants, contigs and regions.")
-    return chosen
-
-
-def _in_region(region: str, names: np.ndarray, position: np.ndarray) -> np.ndarray:
-    contig, colon, span = region.rpartition(":")
-    if not colon:
-        contig, span = region, ""
-    inside = names == contig
-    if colon:
-        ends = span.replace(",", "").split("-")
-        if len(ends) != 2 or not all(end.isdigit() for end in ends):
-            raise OptionError(
-                f"region is {region!r}; 'contig:start-end' with whole numbers is needed, such as '1:1-5000000'."
-            )
-        inside &= (position >= int(ends[0])) & (position <= int(ends[1]))
-    if not inside.any():
-        raise OptionError(f"region {region!r} holds no variant.")
-    return np.asarray(inside)
-
-
 def _conditioned(cohort: Cohort, variants: Sequence[str], dosage: np.ndarray) -> Cohort:
     """The cohort with variants among its covariates."""
     own = dosage[:, cohort.columns]
     called = ~np.isnan(own)
     if not called.any(axis=1).all():
         missing = [str(v) for v, some in zip(variants, called.any(axis=1), strict=True) if not some]
-        raise CovariateError(f"no analysed sample has a call of {_some(missing)}, to condition on.")
+        raise CovariateError(f"no analysed sample has a call of {some(missing)}, to condition on.")
     mean = np.nansum(own, axis=1) / called.sum(axis=1)
     filled = np.where(called, own, mean[:, None])
     x = np.column_stack([cohort.x, filled.T])
@@ -397,7 +358,7 @@ def _design(
         names += [f"{name}[{level}]" for level in levels[1:]]
         logger.info(
             "covariate %r is categorical: %d levels (%s) as %d 0/1 columns, the reference is %r",
-            str(name), len(levels), _some(levels), len(levels) - 1, levels[0],
+            str(name), len(levels), some(levels), len(levels) - 1, levels[0],
         )  # fmt: skip
     if not columns:
         raise CovariateError("no covariate and intercept=False; at least one fixed effect is needed.")
@@ -431,20 +392,16 @@ def _levels(column: pd.Series) -> tuple[list[str], np.ndarray]:
     if len(ordered) > MOST_LEVELS or len(ordered) == column.size:
         advice = "Leave it out, or group its levels."
         if numbers.mean() > 0.5:
-            rest = f", and these are not: {_some(odd)}" if odd else ", as text"
+            rest = f", and these are not: {some(odd)}" if odd else ", as text"
             advice = f"Most are numbers{rest}. Give numbers, with NA for missing."
         raise CovariateError(
-            f"{what} with {len(ordered)} levels among {column.size} analysed samples ({_some(ordered)}); it looks "
+            f"{what} with {len(ordered)} levels among {column.size} analysed samples ({some(ordered)}); it looks "
             f"like an identifier. At most {MOST_LEVELS} levels, and fewer than samples, are taken. {advice}"
         )
     if odd and numbers.any():
-        logger.warning("%s, as it holds numbers and text (%s). Missing? Write NA.", what, _some(odd))
+        logger.warning("%s, as it holds numbers and text (%s). Missing? Write NA.", what, some(odd))
     place = {level: j for j, level in enumerate(ordered)}
     return ordered, np.array([place[str(value)] for value in column])
-
-
-def _some(levels: list[str]) -> str:
-    return ", ".join(map(repr, levels[:6])) + (", …" if len(levels) > 6 else "")
 
 
 def _frame_of(phenotypes: Any) -> tuple[pd.DataFrame, str | None]:
@@ -552,28 +509,3 @@ def _frame(array: xr.DataArray) -> pd.DataFrame:
 
 def _index(frame: pd.DataFrame) -> pd.Index:
     return pd.Index(frame.index.astype(str).to_numpy(dtype=object), name="sample_id", dtype=object)
-
-
-def contig_ranges(ds: xr.Dataset, loco: bool) -> dict[str, np.ndarray]:
-    """Variants of each group that is scanned with one null model: of each contig with LOCO, or all.
-
-    Raises
-    ------
-    LocoError
-        Fewer than two contigs.
-    """
-    if not loco:
-        return {ALL: np.arange(ds.sizes[schema.VARIANT])}
-    if "variant_contig" not in ds.coords and "variant_contig" not in ds:
-        raise LocoError(
-            "the genotypes carry no variant_contig, which leaving a contig out needs. Assign it over the dim "
-            "variant, or give loco=False (--no-loco)."
-        )
-    names = np.asarray(ds["variant_contig"].values, dtype=str)
-    contigs = list(dict.fromkeys(names.tolist()))
-    if len(contigs) < 2:
-        raise LocoError(
-            f"leave-one-contig-out needs variants on at least two contigs; all {names.size} are on "
-            f"{contigs[0]!r}. Give loco=False (--no-loco), or a kinship from other variants."
-        )
-    return {contig: np.flatnonzero(names == contig) for contig in contigs}

@@ -2,35 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 import dasklmm
-from dasklmm.errors import StoreError
+from dasklmm import schema
+from dasklmm.errors import KinshipError, StoreError
+from dasklmm.export import top_hits
 from dasklmm.numerics import html
 from dasklmm.outputs import versions
+from dasklmm.store.arrays import open_kinship_or_spectrum
 from dasklmm.store.results import open_results
+from dasklmm.wording import listed, notes
+
+# Of so many independent variants the standard error of lambda_GC, 2.3 / sqrt(count), is 0.07.
+FEW_VARIANTS = 1_000
 
 
 def describe(path: str | None) -> Iterator[str]:
-    """Lines about genotypes, a table, results or the folder of them at `path`; without one, the versions."""
+    """Lines about what lies at `path`, or in the folder there; without one, the versions."""
     if path is None:
         yield from (f"{name} {version}" for name, version in versions().items())
         return
     if (Path(path) / "results.zarr").exists():
-        yield from _results(open_results(Path(path) / "results.zarr"))
+        yield from _results(open_results(path))
         return
     if (Path(path) / "genotypes.zarr").exists():
         path = str(Path(path) / "genotypes.zarr")
-    try:
-        results = open_results(path)
-    except (StoreError, ValueError):
-        pass
-    else:
-        yield from _results(results)
+    for opened, told in ((open_results, _results), (open_kinship_or_spectrum, _kinship)):
+        try:
+            found = opened(path)
+        except (StoreError, KinshipError, ValueError):
+            continue
+        yield from told(found)
         return
     if Path(path).is_file() and Path(path).suffix not in (".bed", ".vcf", ".bgen"):
         table = dasklmm.read_table(path)
@@ -82,6 +90,7 @@ def _results(results: xr.Dataset) -> Iterator[str]:
     if "phenotypes" in attrs:
         yield f"results of {results.sizes['phenotype']:,} phenotypes: {results.sizes['variant']:,} variants"
         yield "  " + ", ".join(f"{k} {attrs[k]}" for k in ("test", "kinship", "loco", "precision"))
+        yield from (f"  {name}: {note}" for name, note in notes(attrs))
         for name, each in attrs["phenotypes"].items():
             if "error" in each:
                 yield f"  {name}: {each['error']}"
@@ -90,9 +99,65 @@ def _results(results: xr.Dataset) -> Iterator[str]:
         return
     yield f"results of {attrs['phenotype']}: {results.sizes['variant']:,} variants, {attrs['n']:,} samples"
     yield "  " + ", ".join(f"{k} {attrs[k]}" for k in ("test", "kinship", "loco", "precision"))
-    yield f"  lambda_GC {attrs['lambda_gc']:.3f}, made by dasklmm {attrs['dasklmm_version']}"
+    yield f"  made by dasklmm {attrs['dasklmm_version']}"
+    yield from (f"  {line}" for line in findings(attrs))
     for name, count in attrs["counts"].items():
         yield f"  {name}: {count:,}"
+
+
+def findings(attrs: Mapping[str, Any]) -> Iterator[str]:
+    """What a scan of one phenotype found, from the attributes of its results, and what to be careful with."""
+    counts, nulls = attrs["counts"], attrs["null"]
+    tested = counts.get("status_ok", 0)
+    yield (
+        f"{counts['samples_used']:,} of {counts['samples_in_genotypes']:,} samples, "
+        f"{counts['variants']:,} variants ({tested:,} tested)"
+    )
+    for name, note in notes(attrs):
+        yield f"{name}: {note}"
+    h = [null["h_sq"] for null in nulls]
+    if len(nulls) == 1:
+        yield f"h_sq {h[0]:.4f}, standard error {nulls[0]['h_sq_standard_error']:.4f}"
+    else:
+        yield f"h_sq {min(h):.4f} to {max(h):.4f} over {len(h)} contigs left out in turn"
+    bound = [null["contig"] for null in nulls if null["at_boundary"]]
+    if bound and len(nulls) > 1:
+        yield f"variance ratio at a bound (contig left out: {', '.join(bound)})"
+    elif bound:
+        yield f"variance ratio at a bound: h_sq is near {int(h[0] > 0.5)}; look at the profile"
+    if not attrs["intercept"]:
+        yield "no intercept among the covariates"
+    if attrs["n"] - attrs["n_covariates"] < 10:
+        yield f"only {attrs['n']} samples for {attrs['n_covariates']} covariates: read every number with care"
+    few = f" (of {tested:,} variants: it says little)" if tested < FEW_VARIANTS else ""
+    yield f"lambda_GC {attrs['lambda_gc']:.3f}{few}"
+
+
+def strongest(results: xr.Dataset, n: int = 3) -> Iterator[str]:
+    """A line for each of the strongest independent hits."""
+    for hit in top_hits(results, n=n).to_dict("records"):
+        place = f"{hit['variant_contig']}:{hit['variant_position']}"
+        if not hit["variant_position"] > 0:
+            place = f"{hit['variant_contig']}, position unknown"
+        yield (
+            f"  {hit['variant_id']} at {place}: "
+            f"-log10 p {hit['neg_log10_p_value']:.2f}, beta {hit['beta']:.4g}"
+        )
+
+
+def _kinship(found: xr.DataArray | xr.Dataset) -> Iterator[str]:
+    ids = schema.kinship_ids(found) if isinstance(found, xr.DataArray) else schema.sample_ids(found)
+    if isinstance(found, xr.DataArray):
+        yield f"kinship of {found.shape[0]:,} samples ({found.dtype})"
+    else:
+        yield f"{found.sizes['eigen']:,} leading eigenpairs of a kinship of {found.sizes['sample']:,} samples"
+        s = found["s"].values
+        yield f"  eigenvalues {s.max():.4g} to {s.min():.4g}"
+    if ids is not None:
+        yield f"  samples {listed(ids)}"
+    for name, value in found.attrs.items():
+        if isinstance(value, (str, int, float)):
+            yield f"  {name.replace('_', ' ')}: {value}"
 
 
 def _genotypes(ds: xr.Dataset) -> Iterator[str]:

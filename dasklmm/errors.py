@@ -5,6 +5,10 @@ knowing this package (ValueError for what was given, RuntimeError for what happe
 was given, what is needed, and what to do.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 
 class DaskLMMError(Exception):
     """Base of every error raised on purpose by dasklmm."""
@@ -88,3 +92,8 @@ class MemoryBudgetError(DaskLMMError, RuntimeError):
 
 class ClusterError(DaskLMMError, RuntimeError):
     """The cluster that computes was lost, or its workers die again and again."""
+
+
+def some(names: Sequence[object]) -> str:
+    """The first few of many, for a message."""
+    return ", ".join(map(repr, map(str, names[:6]))) + (", …" if len(names) > 6 else "")

@@ -27,8 +27,8 @@ MISSING = "#NA"
 # From here on a float64 p-value is at risk of underflow, and GWAS-SSF asks for its logarithm.
 _UNDERFLOW = 300.0
 _ROWS = 65_536
-# Columns of variance_ratio="per_variant".
-_REFIT = ("log_gamma", "log_gamma_ml", "log_likelihood")
+# Columns of variance_ratio="per_variant", and of an interaction.
+_OWN = ("log_gamma", "log_gamma_ml", "log_likelihood", "beta_main", "standard_error_main")
 # Digits compress badly: higher levels take thrice the time for a few per cent.
 _GZIP_LEVEL = 4
 
@@ -47,8 +47,9 @@ def write_tsv(results: xr.Dataset, path: str | Path) -> None:
     -----
     Columns: chromosome, base_pair_location, effect_allele, other_allele, beta, standard_error,
     effect_allele_frequency, p_value, variant_id, n, chi_sq, sigma_sq, neg_log_10_p_value, those of a refit
-    (log_gamma, log_gamma_ml, log_likelihood), status. Where any
-    p-value is below 1e-300, p_value and neg_log_10_p_value change places, as the format asks. Missing
+    (log_gamma, log_gamma_ml, log_likelihood), those of an interaction (beta_main and standard_error_main of
+    the variant itself, and interaction: the covariate, of whose product with the variant beta is), status.
+    Where any p-value is below 1e-300, p_value and neg_log_10_p_value change places, as the format asks. Missing
     values and unknown positions (below 1) are ``#NA``. Floats have ten significant digits. The same results
     give the same bytes.
 
@@ -236,6 +237,9 @@ def _columns(results: xr.Dataset) -> list[tuple[str, Any, Callable[[np.ndarray],
     log_p = ("neg_log_10_p_value", *column("neg_log10_p_value", _float_texts))
     if (floats(results, "neg_log10_p_value") > _UNDERFLOW).any():
         p, log_p = log_p, p
+    # beta is then of the product, which a reader of the table alone must see
+    name = str(results.attrs.get("interaction") or "")
+    interaction = [("interaction", np.full(results.sizes["variant"], name), _texts)] if name else []
     return [
         ("chromosome", *column("variant_contig", _texts)),
         ("base_pair_location", *column("variant_position", _position_texts)),
@@ -250,7 +254,8 @@ def _columns(results: xr.Dataset) -> list[tuple[str, Any, Callable[[np.ndarray],
         ("chi_sq", *column("chi_sq", _float_texts)),
         ("sigma_sq", *column("sigma_sq", _float_texts)),
         log_p,
-        *((name, *column(name, _float_texts)) for name in _REFIT if name in results.variables),
+        *((name, *column(name, _float_texts)) for name in _OWN if name in results.variables),
+        *interaction,
         ("status", *column("status", _texts)),
     ]
 

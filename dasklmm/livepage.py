@@ -20,7 +20,12 @@ from tornado.ioloop import IOLoop
 _LINE = -math.log10(5e-8)
 _EVERY_MS = 500
 _NAMED_POINTS = 200
-_STAGES = {"kinship": "Kinship", "null model": "Rotate and fit the null models", "test": "Test"}
+_STAGES = {
+    "kinship": "Kinship",
+    "leading pairs": "Leading pairs",
+    "null model": "Rotate and fit the null models",
+    "test": "Test",
+}
 
 _COLORS = """
 const dark = matchMedia("(prefers-color-scheme: dark)");

@@ -94,6 +94,7 @@ class LinearMixedModel:
         names = [str(c) for c in x.columns] if isinstance(x, pd.DataFrame) else None
         self._data = design.rotated_data(py, px, s, y, x, names)
         self._fit: NullFit | None = None
+        self._search: tuple[Any, ...] = ()
         self._rotation: Any = None
         self._intercept = bool(self._data.x is not None and design.has_intercept(self._data.x))
         self.p_path = None if p_path is None else str(p_path)
@@ -234,6 +235,7 @@ class LinearMixedModel:
         BoundaryError, OptimisationError, OptionError
         """
         self._fit = reml.fit_null(self._data, log_gamma, bounds, tol, maxiter, on_boundary=on_boundary)
+        self._search = bounds, tol, maxiter
         return self
 
     def compute_neg_log_reml(
@@ -348,7 +350,10 @@ class LinearMixedModel:
     def _test(self, test: alternatives.Test) -> alternatives.AlternativeTest:
         log_gamma = self.null.log_gamma
         if test == "score" and self.null.estimated:
-            log_gamma = reml.fit_null(self._data, criterion="ml", on_boundary="clamp").log_gamma
+            plain = reml.fit_null(self._data, None, *self._search, criterion="ml", on_boundary="clamp")
+            if plain.at_boundary:
+                logger.warning("the ML variance ratio lies at a bound: log_gamma %.3g", plain.log_gamma)
+            log_gamma = plain.log_gamma
         return alternatives.alternative_test(self._data, log_gamma, test)
 
     @property
@@ -696,7 +701,7 @@ def _map_rows(function: Any, rows: Any, **operands: Any) -> np.ndarray:
 
 def _check_target(path: str | Path | None, overwrite: bool) -> None:
     if path is not None:
-        vacant(path, overwrite)
+        vacant(path, overwrite, "array")
 
 
 def linear_mixed_model(

@@ -16,7 +16,7 @@ import xarray as xr
 
 import dasklmm
 from dasklmm.association import phenotype_results
-from dasklmm.clumps import clump
+from dasklmm.clumps import INDEX_P_VALUE, clump
 from dasklmm.errors import MissingExtraError
 from dasklmm.export import summary, top_hits, write_tsv
 from dasklmm.plots import save_plots
@@ -24,6 +24,10 @@ from dasklmm.report import write_report
 
 # Phenotypes beyond which plots and reports are left out: drawing takes some two seconds each.
 MOST_DRAWN = 20
+
+# Attributes of results that are what a run found, not what it was asked.
+_FOUND = ("phenotypes", "n", "n_covariates", "counts", "null", "lambda_gc", "created")
+_OF_THE_RUN = ("resumed", "seconds")
 
 VERSIONS = ("dask", "distributed", "numpy", "scipy", "xarray", "zarr")
 
@@ -56,7 +60,8 @@ def write_outputs(
     command : list of str, optional
         The command line, for run.json.
     genotypes : Dataset, optional
-        Those of the scan: the report's hits are then clumped by r² as well (:func:`dasklmm.clump`).
+        Those of the scan: associations of p <= 1e-4 are then clumped by r² as well (:func:`dasklmm.clump`, with
+        PLINK's thresholds) in clumps.tsv, and the report shows these.
 
     Returns
     -------
@@ -77,10 +82,10 @@ def write_outputs(
         {
             "command": command or sys.argv,
             "versions": versions(),
-            "options": {k: v for k, v in results.attrs.items() if k not in ("seconds", "resumed")},
-            "resumed": results.attrs.get("resumed", {}),
+            "options": {k: v for k, v in results.attrs.items() if k not in (*_FOUND, *_OF_THE_RUN)},
+            "results": {k: results.attrs[k] for k in _FOUND if k in results.attrs},
             "summary": found,
-            "seconds": results.attrs.get("seconds", {}),
+            **{k: results.attrs.get(k, {}) for k in _OF_THE_RUN},
         },
     )
     return written
@@ -102,7 +107,11 @@ def _of_one(
         plots = {}
     written |= plots
     written["report"] = folder / "report.html"
-    hits = None if genotypes is None else clump(results, genotypes)
+    hits = None
+    if genotypes is not None:
+        hits = clump(results, genotypes, p_value=INDEX_P_VALUE)
+        written["clumps"] = folder / "clumps.tsv"
+        _write_table(hits.assign(clumped_id=[",".join(ids) for ids in hits["clumped_id"]]), written["clumps"])
     write_report(results, written["report"], plots=plots or None, hits=hits)
     return written
 
@@ -113,18 +122,23 @@ def _of_each(
     """The files of every phenotype in its own directory, a table of all, and their summaries."""
     names = [str(name) for name in results["phenotype"].values]
     written, found, rows = {"phenotypes": folder / "phenotypes.tsv"}, {}, []
-    for name, place in zip(names, _directories(names), strict=True):
+    for name, place in zip(names, directories(names), strict=True):
         one = phenotype_results(results, name)
-        rows.append({"phenotype": name, **_row(one)})
+        rows.append({"phenotype": name, "directory": "" if "error" in one.attrs else place, **_row(one)})
         if "error" in one.attrs:
             continue
         found[name] = summary(one)
         _of_one(one, folder / place, genotypes, drawn=len(names) <= MOST_DRAWN)
         written[name] = folder / place
-    partial = folder / "phenotypes.tsv.partial"
-    pd.DataFrame(rows).to_csv(partial, sep="\t", index=False, na_rep="#NA", float_format="%.10g")
-    os.replace(partial, written["phenotypes"])
+    _write_table(pd.DataFrame(rows), written["phenotypes"])
     return written, found
+
+
+def _write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a tab-separated table whole, by a rename."""
+    partial = path.with_name(f"{path.name}.partial")
+    table.to_csv(partial, sep="\t", index=False, na_rep="#NA", float_format="%.10g")
+    os.replace(partial, path)
 
 
 def _row(one: xr.Dataset) -> dict[str, Any]:
@@ -146,7 +160,7 @@ def _row(one: xr.Dataset) -> dict[str, Any]:
     }
 
 
-def _directories(names: list[str]) -> list[str]:
+def directories(names: list[str]) -> list[str]:
     """A directory's name for each phenotype: its own where the file system takes it, and no two alike."""
     places: list[str] = []
     for name in names:

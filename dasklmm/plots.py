@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from dasklmm import wording
 from dasklmm.errors import DimensionError, MissingExtraError, OptionError
 from dasklmm.export import GENOME_WIDE, contigs, floats, positions, status_counts, strings
 from dasklmm.numerics.genome import layout as _layout
@@ -312,7 +313,7 @@ def _style(ax: Axes) -> None:
 
 
 def _title(results: xr.Dataset) -> str:
-    return _literal(str(results.attrs.get("phenotype", "") or ""))
+    return _literal(wording.title(results.attrs))
 
 
 def _literal(text: str) -> str:

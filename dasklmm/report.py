@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
+from dasklmm import wording
 from dasklmm.errors import MissingExtraError, OptionError
 from dasklmm.export import GENOME_WIDE, WINDOW, summary
 from dasklmm.numerics.clumping import SECONDARY_P_VALUE
@@ -196,9 +197,10 @@ def summary_html(results: xr.Dataset) -> str:
     """
     found = summary(results)
     figures = "".join(f"<tr><th>{k}</th><td>{v}</td></tr>" for k, v in _figures(results, found))
+    hits = _hits(found, wording.unit(results.attrs), most=5)
     return (
         f'<div class="dasklmm"><p><strong>{_name(results)}</strong>. {_sentence(results, found)}</p>'
-        f"<table><tbody>{figures}</tbody></table>{_hits(found, most=5)}</div>"
+        f"{_notes(results)}<table><tbody>{figures}</tbody></table>{hits}</div>"
     )
 
 
@@ -224,11 +226,12 @@ def _page(
 <main>
 <h1>{_name(results)}</h1>
 <p class="lead">{_sentence(results, found)}</p>
+{_notes(results)}
 <dl class="tiles">{tiles}</dl>
 <h2>Associations along the genome</h2>
 {manhattan_figure}
 <h2>Independent hits</h2>
-{_hits(found, hits)}
+{_hits(found, wording.unit(results.attrs), hits)}
 <h2>Null model</h2>
 {_null(results)}
 <h2>Calibration</h2>
@@ -255,8 +258,11 @@ def _sentence(results: xr.Dataset, found: Mapping[str, Any]) -> str:
     verb = f" with the {escape(_TESTS.get(str(test), str(test)))} test" if test else ""
     n = _count(attrs.get("n"))
     samples = f" in {n} samples" if n else ""
+    what = (
+        f"interaction with {escape(str(attrs['interaction']))}" if attrs.get("interaction") else "association"
+    )
     text = (
-        f"{found['tested']:,} of {found['variants']:,} variants were tested for association{samples}{verb} in a "
+        f"{found['tested']:,} of {found['variants']:,} variants were tested for {what}{samples}{verb} in a "
         "linear mixed model"
     )
     kinship = attrs.get("kinship")
@@ -266,13 +272,18 @@ def _sentence(results: xr.Dataset, found: Mapping[str, Any]) -> str:
             text += " of all other contigs for the variants of each (leave-one-contig-out)"
     covariates = [str(c) for c in _sequence(attrs.get("covariates")) if str(c) != "intercept"]
     if covariates:
-        shown = ", ".join(covariates[:6]) + (
-            f" and {len(covariates) - 6} more" if len(covariates) > 6 else ""
-        )
-        text += f", adjusted for {escape(shown)}"
+        text += f", adjusted for {escape(wording.listed(covariates))}"
     if attrs.get("intercept") is False or attrs.get("intercept") == 0:
         text += ", without an intercept"
     return text + "."
+
+
+def _notes(results: xr.Dataset) -> str:
+    """What differs from a plain scan, a line each."""
+    return "".join(
+        f'<p class="note"><strong>{escape(name)}</strong>: {escape(note)}</p>'
+        for name, note in wording.notes(results.attrs)
+    )
 
 
 def _figures(results: xr.Dataset, found: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -329,7 +340,9 @@ def _check_hits(hits: Any) -> None:
         )
 
 
-def _hits(found: Mapping[str, Any], hits: pd.DataFrame | None = None, most: int = _MOST_HITS) -> str:
+def _hits(
+    found: Mapping[str, Any], unit: str, hits: pd.DataFrame | None = None, most: int = _MOST_HITS
+) -> str:
     how: Mapping[Any, Any] = _BY_DISTANCE
     given = found["top_hits"]
     threshold = None if found["genome_wide_significant"] else GENOME_WIDE
@@ -348,7 +361,7 @@ def _hits(found: Mapping[str, Any], hits: pd.DataFrame | None = None, most: int 
     ]
     note = (
         f'<p class="note">{_clumping(how)} On a contig, variants of unknown position count as one place. '
-        "β and SE are per copy of the effect allele, in units of the phenotype.</p>"
+        f"β and SE are {escape(unit)}.</p>"
     )
     if hits is not None and len(hits) > len(rows):
         note = f"<p>The {len(rows)} most significant of {len(hits):,}.</p>{note}"

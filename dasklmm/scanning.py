@@ -36,6 +36,7 @@ from dasklmm.numerics.records import (
 )
 from dasklmm.numerics.tails import lambda_gc
 from dasklmm.readers.dataset import is_readers_own
+from dasklmm.selection import Selection
 from dasklmm.store import arrays
 from dasklmm.store.records import Memory, Records, damaged
 from dasklmm.store.results import fingerprint
@@ -147,7 +148,7 @@ class Scan:
     per_read : int
         Groups whose Gram matrices one task adds to.
     clock : Clock
-    chosen : ndarray (variant) of bool, optional
+    selection : Selection, optional
         Which variants are tested; the kinship is of all. Default: all.
     filters : Filters, optional
     """
@@ -166,7 +167,7 @@ class Scan:
         streamed: bool,
         per_read: int,
         clock: Clock,
-        chosen: np.ndarray | None = None,
+        selection: Selection | None = None,
         filters: Filters | None = None,
     ) -> None:
         self.ds, self.rows, self.cohorts, self.contigs = ds, rows, cohorts, contigs
@@ -175,7 +176,9 @@ class Scan:
         self.columns = associate.VARIANCE_RATIOS[options["variance_ratio"]]
         if options["interaction"]:
             self.columns = (*self.columns, *associate.INTERACTION_COLUMNS)
-        self.chosen, self.filters = chosen, filters
+        self._ploidy = int(ds.attrs.get("ploidy", 2))
+        self.selection, self.filters = selection, filters
+        self.chosen = chosen = None if selection is None else selection.chosen
         self.indexes = [i if chosen is None else i[chosen[i]] for i in contigs.values()]
         self.chunks = rows.chunks[0]
         self.slices: list[da.Array] = []
@@ -200,7 +203,7 @@ class Scan:
             "genotypes": fingerprint(
                 np.asarray(self.ds["sample_id"].values),
                 *known,
-                {str(k): v for k, v in self.ds.sizes.items()},
+                {**{str(k): v for k, v in self.ds.sizes.items()}, "ploidy": self._ploidy},
                 str(self.ds["dosage"].dtype),
                 self._content(),
             ),
@@ -391,7 +394,12 @@ class Scan:
         if self.options["truncated"]:
             others = [part for j, part in enumerate(self.slices) if without is None or j != i]
             pairs = leading_pairs(
-                others, rank, self.options["kinship"], samples=group[0].columns, dtype=self.dtype
+                others,
+                rank,
+                self.options["kinship"],
+                samples=group[0].columns,
+                dtype=self.dtype,
+                tell=functools.partial(self.clock.tell, "leading pairs"),
             )
             rotation = _Rotation(
                 pairs.p, _table(pairs.p, pairs.s, y, x), pairs.mean_diagonal, pairs.n_variants
@@ -439,13 +447,12 @@ class Scan:
                 groups.append(associate.Group(together, operand, samples, intercept))
         if wanted and groups:
             label = "test"
-            ploidy = int(self.ds.attrs.get("ploidy", 2))
             lazily = associate.scan(
                 groups,
                 self.to_scan[i],
                 label=label,
                 columns=self.columns,
-                ploidy=ploidy,
+                ploidy=self._ploidy,
                 filters=self.filters,
             )
             lazy_blocks = blocks.delayed_blocks(lazily)
@@ -516,6 +523,7 @@ class Scan:
             each[name] = {"error": reason}
         out.attrs = {
             **self.options,
+            "selection": {} if self.selection is None else self.selection.said,
             **(
                 {"phenotype": names, "phenotypes": each}
                 if several

@@ -15,8 +15,9 @@ import xarray as xr
 from click.testing import CliRunner
 
 import dasklmm
-from dasklmm import cli
+from dasklmm import cli, wording
 from dasklmm import progress as progress_bars
+from dasklmm.describe import findings, strongest
 from dasklmm.errors import ClusterError, OptionError
 from dasklmm.store.results import open_results
 
@@ -84,7 +85,8 @@ def test_a_run_leaves_its_files(scan):
     record = json.loads((out / "run.json").read_text())
     assert record["versions"]["dasklmm"] == dasklmm.__version__
     assert record["options"]["loco"] is True
-    assert len(record["options"]["null"]) == 22
+    assert len(record["results"]["null"]) == 22
+    assert not set(record["options"]) & {"null", "counts", "seconds"}
     assert "trait" in (out / "report.html").read_text()
     assert (out / "manhattan.png").read_bytes().startswith(b"\x89PNG")
 
@@ -146,6 +148,7 @@ def test_plot_and_info(scan, cohort, tmp_path):
         (["gwas", ".", "--pheno", "x", "--out", "/dev/null"], 1, "cannot be a directory"),
         (["gwas", ".", "--pheno", "y", "--out", "OUT", "--workers", "1", "--scheduler", "z"], 2, "not both"),
         (["gwas", "x"], 2, "Missing option '--out'"),
+        (["gwas", ".", "--pheno", "x", "--out", "s3://bucket/o"], 1, "'s3:/bucket/o' is a URL"),
         (["gwas", "x", "--out", "OUT"], 1, "no genotypes at 'x', nor at 'x.bed'"),
         (["gwas", ".", "--out", "OUT"], 2, "give --pheno"),
         (["gwas", ".", "--pheno", "x", "--out", "OUT", "--scheduler", "z"], 1, "no Dask scheduler"),
@@ -181,12 +184,14 @@ def test_an_interrupted_run_goes_on(cohort, tmp_path, monkeypatch):
     assert stopped.exit_code == 130
     assert "interrupted; the same command goes on from here" in stopped.stderr
     assert not (tmp_path / "o" / "results.zarr").exists()
-    again = run(*arguments).stdout
-    assert "kept from a former run: kinship 22 of 22, " in again
-    assert "complete already" not in again
+    done = run(*arguments)
+    assert done.stderr.startswith("found the work of an unfinished run\n")
+    assert "kept from a former run: kinship 22 of 22, " in done.stdout
+    assert "complete already" not in done.stdout
+    assert open_results(tmp_path / "o").identical(open_results(tmp_path / "o" / "results.zarr"))
     record = json.loads((tmp_path / "o" / "run.json").read_text())
     assert record["seconds"]
-    assert record["options"]["created"]
+    assert record["results"]["created"]
 
 
 def test_the_last_commands_record_is_written_where_it_is_gone(cohort, scan, tmp_path):
@@ -219,17 +224,18 @@ def results_of(**attrs):
 
 
 def test_findings():
-    lines = "\n".join(cli._findings(results_of()))
+    found = results_of()
+    lines = "\n".join((*findings(found.attrs), *strongest(found)))
     assert "a at 17, position unknown: " in lines
     assert "b at 2:5: " in lines
     for absent in ("bound", "intercept", "with care"):
         assert absent not in lines
     null = results_of().attrs["null"][0] | {"at_boundary": True}
-    odd = "\n".join(cli._findings(results_of(null=[null], n=12, n_covariates=3, intercept=False)))
+    odd = "\n".join(findings(results_of(null=[null], n=12, n_covariates=3, intercept=False).attrs))
     assert "variance ratio at a bound: h_sq is near 0; look at the profile" in odd
     assert "no intercept among the covariates" in odd
     assert "only 12 samples for 3 covariates" in odd
-    loco = "\n".join(cli._findings(results_of(null=[null, null | {"contig": "X"}])))
+    loco = "\n".join(findings(results_of(null=[null, null | {"contig": "X"}]).attrs))
     assert "variance ratio at a bound (contig left out: 1, X)" in loco
 
 
@@ -351,9 +357,17 @@ def test_several_phenotypes(cohort, tmp_path):
     columns = pd.read_csv(alone / "results.tsv.gz", sep="\t").columns
     assert {"log_gamma", "log_gamma_ml", "log_likelihood"} <= set(columns)
     assert "half of/it: 128 samples" in run("info", out).stdout
-    assert "give --pheno-col" in run("plot", out, expect=2).stderr
-    run("plot", out, "--pheno-col", "half of/it", "--out", tmp_path / "plots")
-    assert (tmp_path / "plots" / "qq.png").exists()
+    assert told["directory"].tolist() == [name, "half_of_it", np.nan]
+    for place in (name, "half_of_it"):
+        (out / place / "qq.png").unlink()
+    drawn = run("plot", out, "--pheno-col", "half of/it").stdout.split()
+    assert drawn == [str(out / "half_of_it" / f"{kind}.png") for kind in ("manhattan", "qq")]
+    assert not (out / name / "qq.png").exists()
+    assert "there is no phenotype 'third'" in run("plot", out, "--pheno-col", "third", expect=1).stderr
+    assert "flat: phenotype 'flat' is constant" in run("plot", out, "--out", tmp_path / "plots").stdout
+    assert {str(p.relative_to(tmp_path / "plots")) for p in (tmp_path / "plots").rglob("qq.png")} == {
+        f"{name}/qq.png", "half_of_it/qq.png",
+    }  # fmt: skip
     two = run(
         *scan,
         tmp_path / "two",
@@ -375,7 +389,7 @@ def test_what_is_tested_and_in_whom(cohort, tmp_path):
     people = tmp_path / "people.txt"
     people.write_text("\n".join(ds["sample_id"].values[:120]))
     (tmp_path / "variants.txt").write_text("\n".join(ids[10:60]))
-    run(
+    done = run(
         "gwas", genotypes, "--pheno", table, "--covar", cohort / "covariates.tsv", "--out", tmp_path / "a",
         "--samples", people, "--variants", tmp_path / "variants.txt", "--condition", ids[3],
         "--interaction", "covariate_1", "--min-allele-count", 10, "--max-missing", 0.5, "--contigs", "1",
@@ -390,3 +404,47 @@ def test_what_is_tested_and_in_whom(cohort, tmp_path):
     assert got.drop_attrs().identical(want.drop_attrs())
     assert set(got["variant_contig"].values) == {"1"}
     assert got.attrs["n"] == 120
+    told = run("info", tmp_path / "a").stdout
+    page = (tmp_path / "a" / "report.html").read_text()
+    for note in (
+        "tested effect: variant × covariate_1", f"conditioned on: {ids[3]}", "samples chosen: 120 ids",
+        "allele count ≥ 10, missing calls ≤ 0.5", "variants chosen: contigs 1 and 50 ids", "it says little",
+    ):  # fmt: skip
+        assert note in done.stdout
+        assert note in told
+        assert note.partition(":")[2] in page
+    assert "unit of covariate_1 (the product of both)" in page
+    rows = pd.read_csv(tmp_path / "a" / "results.tsv.gz", sep="\t", na_values="#NA")
+    assert set(rows["interaction"]) == {"covariate_1"}
+    np.testing.assert_allclose(rows["beta_main"], got["beta_main"], rtol=1e-9)
+    np.testing.assert_allclose(rows["standard_error_main"], got["standard_error_main"], rtol=1e-9)
+    clumps = pd.read_csv(tmp_path / "a" / "clumps.tsv", sep="\t")
+    assert (clumps["p_value"] <= 1e-4).all()
+    want = dasklmm.clump(
+        got, ds.isel(variant=ds["variant_id"].isin(got["variant_id"].values).values), p_value=1e-4
+    )
+    assert clumps["variant_id"].tolist() == want["variant_id"].tolist()
+
+
+def test_what_was_analysed_in_words():
+    attrs = {
+        "phenotype": "height", "transform": "inverse_normal", "interaction": "sex", "condition": ["rs1", "rs2"],
+        "variance_ratio": "per_variant", "min_allele_frequency": 0.01, "max_missing": 1.0,
+        "categories": {"batch": {"reference": "A", "levels": ["A", "B", "C"]}},
+        "selection": {"regions": [f"{i}:1-9" for i in range(8)]},
+    }  # fmt: skip
+    assert wording.title(attrs) == "height (by rank, inverse normal), variant × sex, given rs1, rs2"
+    assert dict(wording.notes(attrs)) == {
+        "phenotype": "by rank, inverse normal",
+        "tested effect": "variant × sex: beta is the product's, beta_main the variant's own where sex is 0",
+        "conditioned on": "rs1, rs2",
+        "category batch": "B, C against A",
+        "variance ratio": "each variant's own",
+        "filters": "allele frequency ≥ 0.01",
+        "variants chosen": "regions 0:1-9, 1:1-9, 2:1-9, 3:1-9, 4:1-9, 5:1-9 and 2 more",
+    }
+    assert "normal ranks" in wording.unit(attrs)
+    plain = {"phenotype": "height", "transform": "none", "interaction": "", "condition": [], "selection": {}}
+    assert wording.title(plain) == "height"
+    assert dict(wording.notes(plain)) == {}
+    assert wording.unit(plain) == "per copy of the effect allele, in units of the phenotype"

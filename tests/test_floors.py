@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "dasklmm"
 FLOORS = {
     0: ["errors", "numerics"],
     1: ["schema", "lazy", "readers", "store"],
-    2: ["model", "cohort", "scanning", "association", "live", "livepage", "progress"],
+    2: ["model", "selection", "cohort", "scanning", "association", "live", "livepage", "progress"],
     3: [
         "plots",
         "clumps",
@@ -23,6 +23,7 @@ FLOORS = {
         "export",
         "outputs",
         "describe",
+        "wording",
         "cluster",
         "preflight",
         "gateway",

@@ -172,7 +172,12 @@ def test_wald_and_score(full, problem):
     pa = (p @ problem.a).T.copy()
     wald = model.fit_alternatives(pa, test="wald")
     np.testing.assert_allclose(wald["chi_sq"], (wald["beta"] / wald["standard_error"]) ** 2)
-    assert model.fit_alternatives(pa, test="score").attrs["test"] == "score"
+    score = model.fit_alternatives(pa, test="score")
+    assert score.attrs["test"] == "score"
+    # the ML fit searches where fit() was told to
+    scaled, p = LinearMixedModel.from_kinship(problem.y, problem.x, problem.k * 1e-6)
+    far = scaled.fit(bounds=(-20.0, 30.0)).fit_alternatives((p @ problem.a).T.copy(), test="score")
+    np.testing.assert_allclose(far["chi_sq"], score["chi_sq"], rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -188,3 +191,86 @@ def test_what_draws_or_tells_of_one_phenotype_refuses_several(cohort, tables, tm
             told()
     assert list(tmp_path.iterdir()) == []
     plots.qq(dasklmm.phenotype_results(got, "t1"))
+
+
+@pytest.mark.parametrize("variance_ratio", ["null", "per_variant"])
+@pytest.mark.parametrize("rank", [None, 30])
+def test_means_cost_no_digits(cohort, tables, variance_ratio, rank):
+    """A phenotype and a covariate far from zero have the tests, and the likelihood, of those near it."""
+    y, x = tables
+    y = y[["t0"]]
+    options = {"variance_ratio": variance_ratio, "rank": rank, "precision": "double"}
+    want = dasklmm.gwas(cohort, y, x, **options)
+    far = x.assign(age=x["age"] + 1e4 * x["age"].std())
+    got = dasklmm.gwas(cohort, y + 1e4 * y["t0"].std(), far, **options)
+    np.testing.assert_allclose(got["neg_log10_p_value"], want["neg_log10_p_value"], rtol=1e-8, atol=1e-8)
+    for one, two in zip(got.attrs["null"], want.attrs["null"], strict=True):
+        assert one["log_likelihood"] == pytest.approx(two["log_likelihood"], abs=1e-7)
+        assert one["beta"][1:] == pytest.approx(two["beta"][1:], abs=1e-8)
+        moved = two["beta"][0] + 1e4 * y["t0"].std() - 1e4 * x["age"].std() * two["beta"][1]
+        assert one["beta"][0] == pytest.approx(moved, rel=1e-9)
+
+
+def test_a_phenotype_whose_samples_have_no_kinship(tmp_path):
+    """Where no variant of the other contigs varies among a phenotype's samples, it fails alone."""
+    ds = dasklmm.simulate(60, 80, n_contigs=2, seed=4).compute()
+    calls = ds["dosage"].values.copy()
+    calls[ds["variant_contig"].values == ds["variant_contig"].values[-1], :30] = 1
+    ds = ds.assign(dosage=(("variant", "sample"), calls)).chunk({"variant": 20})
+    y = pd.DataFrame({"all": ds["phenotype"].values, "few": ds["phenotype"].values}, index=ds["sample_id"])
+    y.iloc[30:, 1] = np.nan
+    for store in (None, tmp_path / "r.zarr"):
+        got = dasklmm.gwas(ds, y, store=store)
+        nulls = got.attrs["phenotypes"]["few"]["null"]
+        assert [("error" in null) for null in nulls] == [True, False]
+        assert "no variant varies" in nulls[0]["error"]
+        alone = dasklmm.gwas(ds, y[["all"]])
+        assert dasklmm.phenotype_results(got, "all").drop_attrs().identical(alone.drop_attrs())
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"rank": 95}, "rank is 95"),
+        ({"interaction": "site[b]"}, "not among the covariates"),
+        ({"interaction": "dose", "intercept": False}, "the covariate 'dose' is 1.0 in every sample"),
+    ],
+)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_phenotype_that_the_options_do_not_fit(cohort, options, reason, reverse):
+    """What an option asks of samples and covariates is asked of each phenotype, in whatever order they stand."""
+    ids = cohort["sample_id"].values
+    y = pd.DataFrame({"all": cohort["phenotype"].values, "few": cohort["phenotype"].values}, index=ids)
+    y.iloc[:20, 1] = np.nan
+    x = pd.DataFrame({"dose": np.arange(N) >= 20}, index=ids).astype(float)
+    if options.get("interaction") != "dose":
+        x = pd.DataFrame({"site": np.repeat(["a", "b", "c"], [20, 40, 50])}, index=ids)
+    else:
+        x["age"] = cohort["covariates"].values[:, 0]
+    if reverse:
+        y = y[["few", "all"]]
+    got = dasklmm.gwas(cohort, y, x, **options)
+    assert reason in got.attrs["phenotypes"]["few"]["error"]
+    assert set(dasklmm.phenotype_results(got, "few")["status"].values) == {"no_null_model"}
+    same(dasklmm.phenotype_results(got, "all"), dasklmm.gwas(cohort, y[["all"]], x, **options))
+    with pytest.raises((errors.RankError, errors.OptionError, errors.CovariateError), match=reason):
+        dasklmm.gwas(cohort, y[["few"]], x, **options)
+
+
+def test_bars_end_with_the_run(cohort, tables, monkeypatch):
+    """progress=True draws on a terminal, and leaves no line open, also where the run fails."""
+    y, x = tables
+
+    class Screen(io.StringIO):
+        def isatty(self):
+            return True
+
+    screen = Screen()
+    monkeypatch.setattr(sys, "stderr", screen)
+    dasklmm.gwas(cohort, y[["t0"]], x, progress=True)
+    assert "test [####################] " in screen.getvalue()
+    assert screen.getvalue().endswith("\n")
+    flat = cohort.assign(dosage=cohort["dosage"] * 0)
+    with pytest.raises(errors.KinshipError):
+        dasklmm.gwas(flat, y[["t0"]], x, progress=True)
+    assert screen.getvalue().endswith("\n")

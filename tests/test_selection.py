@@ -114,11 +114,20 @@ def test_interaction_of_several_phenotypes_with_loco(cohort, tables):
         ({"min_allele_frequency": 0.7}, "from 0 .off. to 0.5"),
         ({"min_allele_count": -1}, "0 .off. or more"),
         ({"max_missing": 2}, "a share from 0 to 1"),
-        ({"contigs": ["9"]}, "contigs '9' have no variant"),
+        ({"contigs": ["9"]}, "contig '9' has no variant; the contigs are '1', '2', '3'"),
+        ({"contigs": ["2,3"]}, "To give several, repeat"),
         ({"regions": ["1:a-b"]}, "contig:start-end"),
-        ({"regions": ["1:1-2"]}, "holds no variant"),
-        ({"variants": ["a", "b"]}, "'a', 'b'"),
-        ({"variants": []}, "none of 0"),
+        ({"regions": ["1:9-2"]}, "the smaller first"),
+        ({"regions": ["1:5-"]}, "contig:start-end"),
+        ({"regions": ["1:1-2"]}, "holds no variant; those of contig '1' lie from"),
+        (
+            {"regions": ["chr1:1-2"]},
+            "contig of region 'chr1:1-2', 'chr1' has no variant; the contigs are '1'",
+        ),
+        ({"regions": ["2-3"]}, "region '2-3' has no variant"),
+        ({"contigs": ["1"], "regions": ["2"]}, "all of the chosen contigs and regions"),
+        ({"variants": ["a", "b"]}, "2 of 2 ids .*'a', 'b'"),
+        ({"variants": []}, "empty"),
     ],
 )
 def test_bad_choices_are_refused_before_any_work(cohort, tables, options, message, no_compute):
@@ -150,6 +159,42 @@ def test_chosen_variants_have_the_numbers_of_a_whole_scan(cohort, tables):
     )
     assert some["variant_id"].values.tolist() == ids[[5, 90, 200]].tolist()
     np.testing.assert_allclose(some["beta"], whole["beta"][[5, 90, 200]], rtol=1e-9)
+
+
+def test_names_of_regions_and_repeated_ids(cohort, tables):
+    """A position, a whole contig, a contig with a colon in its name; an id twice is one variant."""
+    y, x = tables
+    contig = cohort["variant_contig"].values.astype(object)
+    contig[contig == "3"] = "HLA:3"
+    ds = cohort.assign_coords(variant_contig=("variant", contig.astype(str)))
+    ids, position = ds["variant_id"].values, ds["variant_position"].values
+    got = dasklmm.gwas(ds, y, x, regions=["HLA:3", f"1:{position[0]}"])
+    assert got["variant_id"].values.tolist() == [ids[0], *ids[contig == "HLA:3"]]
+    assert got.attrs["selection"] == {"regions": ["HLA:3", f"1:{position[0]}"]}
+    got = dasklmm.gwas(ds, y, x, variants=[ids[7], ids[3], ids[7]], contigs="1")
+    assert got["variant_id"].values.tolist() == [ids[3], ids[7]]
+    assert got.attrs["selection"] == {"variants": 2, "contigs": ["1"]}
+
+
+def test_samples_that_are_not_there_are_counted(cohort, tables, caplog):
+    y, x = tables
+    ids = cohort["sample_id"].values[:80].tolist()
+    got = dasklmm.gwas(cohort, y, x, samples=[*ids, ids[0], "nobody", "none"], loco=False)
+    assert got.attrs["n"] == 80
+    assert "1 of the 83 chosen samples stand twice" in caplog.text
+    assert "2 of the 82 chosen samples are not among the genotypes: 'nobody', 'none'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("count", "message"), [(0, "no sample is in all of"), (3, "only 3 samples are in all")]
+)
+def test_too_few_samples_are_said_before_any_covariate(cohort, tables, count, message):
+    y, x = tables
+    ids = cohort["sample_id"].values[:count].tolist() or ["nobody"]
+    with pytest.raises(errors.SampleError, match=message) as caught:
+        dasklmm.gwas(cohort, y, x, samples=ids)
+    assert "such as )" not in str(caught.value)
+    assert ("more than 3 are needed" in str(caught.value)) == bool(count)
 
 
 def test_chosen_samples(cohort, tables):

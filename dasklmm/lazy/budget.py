@@ -13,7 +13,7 @@ import psutil
 from dasklmm.errors import MemoryBudgetError
 from dasklmm.numerics.alternatives import TILE_BYTES
 from dasklmm.numerics.genotypes import GRAM_TILE
-from dasklmm.numerics.scan import TILE_VARIANTS
+from dasklmm.numerics.scan import TILE_VARIANTS, product_rows
 
 # Bytes a task reads. Larger blocks amortise Dask's millisecond a task, smaller ones balance the load.
 TASK_BYTES = 64 * 1024**2
@@ -57,13 +57,30 @@ def rows_per_task(row_bytes: int, multiple: int, rows: int, target: int = TASK_B
 def available_memory() -> int:
     """Bytes this process can still take: what is free, within the control group's limit if it has one."""
     free = int(psutil.virtual_memory().available)
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        if os.path.exists(path):
-            with open(path, encoding="ascii") as file:
-                text = file.read().strip()
-            if text.isdigit():
-                free = min(free, int(text))
-    return free
+    for folder, limit, usage, cache in _CONTROL_GROUPS:
+        most = _number_in(f"{folder}/{limit}")
+        if most is not None:
+            used = _number_in(f"{folder}/{usage}") or 0
+            # files that were read count as used, and are given up when memory is asked for
+            free = min(free, most - max(0, used - (_number_in(f"{folder}/memory.stat", cache) or 0)))
+    return max(free, 0)
+
+
+# Folder of a control group, of version 2 and 1, and the names of its limit, its usage and its cached files.
+_CONTROL_GROUPS = [
+    ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+]
+
+
+def _number_in(path: str, label: str = "") -> int | None:
+    """The number that a file of the kernel holds, or that stands behind a label in it."""
+    with suppress(OSError), open(path, encoding="ascii") as file:
+        for line in file:
+            name, _, number = line.strip().rpartition(" ")
+            if name == label and number.isdigit():
+                return int(number)
+    return None
 
 
 @dataclass(frozen=True)
@@ -151,7 +168,8 @@ class Shape:
         float64 numbers of each variant.
         """
         block = rows * (self.file_samples + self.samples) * self.genotype_bytes
-        tile = TILE_VARIANTS * (3 * self.samples + 2 * self.eigen) * self.working_bytes
+        tile_rows = min(rows, product_rows(self.samples, self.working_bytes))
+        tile = tile_rows * (3 * self.samples + 2 * self.eigen) * self.working_bytes
         numbers = self.phenotypes * (self.covariates + 14 + self.nodes * (self.covariates + 2))
         numbers += self.covariates + 12
         return block + tile + TILE_BYTES + rows * 8 * numbers
@@ -193,9 +211,9 @@ class Shape:
         """
         free = int(room.limit * USABLE) - BASE_BYTES
         streamed = self.p_bytes > free // 2
-        held = STREAM_BYTES * 2 * room.threads if streamed else self.p_bytes
 
-        def needed(rows: int) -> int:
+        def needed(rows: int, streamed: bool = streamed) -> int:
+            held = STREAM_BYTES * 2 * room.threads if streamed else self.p_bytes
             scan = held + room.threads * self.scan_bytes(rows)
             before = self.kinship_bytes(rows) if kinship else 0
             if self.columns:
@@ -204,11 +222,15 @@ class Shape:
 
         rows = TILE_VARIANTS
         if needed(rows) > free:
+            enough = needed(rows, True)
+            if self.p_bytes <= enough // 2:
+                enough = max(needed(rows, False), 2 * self.p_bytes)
+            least = (enough + BASE_BYTES) / USABLE / 1e6 + 1
             raise MemoryBudgetError(
                 f"a task of {rows} variants needs {needed(rows) / 1e6:,.0f} MB for {self.samples:,} samples and "
-                f"{self.eigen:,} eigenvectors, and a process has {max(free, 0) / 1e6:,.0f} MB of its "
-                f"{room.limit / 1e6:,.0f} MB for it ({room.threads} threads). Give workers more memory or fewer "
-                "threads"
+                f"{self.eigen:,} eigenvectors. A process of {room.limit / 1e6:,.0f} MB has "
+                f"{max(free, 0) / 1e6:,.0f} MB for its {room.threads} tasks: {1 - USABLE:.0%} are kept free, and "
+                f"{BASE_BYTES / 1e6:,.0f} MB its libraries'. Give each {least:,.0f} MB or more, or fewer threads"
                 + (", or find the leading pairs alone: rank= with truncated=True." if kinship else ".")
             )
         while needed(2 * rows) <= free and 2 * rows <= MOST_ROWS:

@@ -174,7 +174,8 @@ def leading_pairs(
     rank, method, samples, dtype, seed, tolerance
         See :func:`eigendecompose`; `samples` are the columns to use.
     tell : callable (done, most), optional
-        Called after each pass.
+        Called after each pass; `most` is what is done when the pairs are found, as the passes needed are not
+        known before.
     """
     n = parts[0].shape[1] if samples is None else samples.size
     state = Krylov(n, rank, seed=seed)
@@ -187,9 +188,10 @@ def leading_pairs(
             )
         state.extend(product.matrix / product.n_variants)
         s, p, residual = state.pairs()
+        found = bool(residual.max() <= tolerance * s[0])
         if tell is not None:
-            tell(done, PASSES)
-        if residual.max() <= tolerance * s[0]:
+            tell(done, done if found else PASSES)
+        if found:
             break
     else:
         logger.warning(

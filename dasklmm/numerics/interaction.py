@@ -94,14 +94,9 @@ def interaction_block(
     standard deviation. With both main effects in the model that changes neither the interaction's test nor,
     once scaled back, its effect; it spares rounding where `e` is far from 0.
     """
-    if null.n - null.f - 2 < 1:
-        raise CovariateError(
-            f"{null.n} samples and {null.f} covariates leave no degree of freedom for a variant and its "
-            f"interaction; at least {null.f + 3} samples are needed."
-        )
     if samples is not None:
         block = np.take(block, samples, axis=1)
-    values, mean, scale = _standardised(e, block.shape[1])
+    values, mean, scale = _standardised(e, block.shape[1], null.f)
     counted = block_statistics(block)
     m = block.shape[0]
     products, squares, cross = np.zeros((2, m, 1 + null.f)), np.zeros((2, m)), np.zeros(m)
@@ -150,17 +145,34 @@ def interaction_block(
     return InteractionStats(counted.n_called, frequency, *stats)
 
 
-def _standardised(e: object, n: int) -> tuple[Float, float, float]:
+def check_covariate(e: Float, f: int, name: str = "e") -> None:
+    """Refuse a covariate (sample) whose interaction with a variant cannot be tested beside f fixed effects.
+
+    Raises
+    ------
+    CovariateError
+        It is constant, or no degree of freedom is left.
+    """
+    n = e.shape[0]
+    if n - f - 2 < 1:
+        raise CovariateError(
+            f"{n} samples and {f} covariates leave no degree of freedom for a variant and its "
+            f"interaction; at least {f + 3} samples are needed."
+        )
+    if np.ptp(e) == 0.0 or e.std() == 0.0:
+        raise CovariateError(
+            f"{name} is {e[0]} in every sample; its product with a variant is the variant again. "
+            "Give a covariate that varies."
+        )
+
+
+def _standardised(e: object, n: int, f: int) -> tuple[Float, float, float]:
     """(e - mean) / scale, mean and scale; refused unless it is finite, varies and has n samples."""
     values = as_vector(e, "e")
     if values.shape[0] != n:
         raise ShapeError(f"e has {values.shape[0]} samples and the genotypes {n}; both must be the model's.")
+    check_covariate(values, f)
     mean, scale = float(values.mean()), float(values.std())
-    if np.ptp(values) == 0.0 or scale == 0.0:
-        raise CovariateError(
-            f"e is {values[0]} in every sample; its product with a variant is the variant again. "
-            "Give a covariate that varies."
-        )
     return (values - mean) / scale, mean, scale
 
 

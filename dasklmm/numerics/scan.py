@@ -35,6 +35,11 @@ from dasklmm.numerics.records import (
 # are chunked (OpenBLAS 0.3.31), in single they still depend on its place among the kernel's columns.
 TILE_VARIANTS = 256
 
+# Rows of a product, where there are so many: a multiple of the tile has the bits of its tiles (double
+# precision, OpenBLAS 0.3.31), and four of them spare packing P, 5 to 10 % of the time.
+_MOST_TILES = 4
+_PRODUCT_BYTES = 16 * 1024**2
+
 
 class RowBlocks(Protocol):
     """P (eigen, sample) as blocks of its rows, in order, as often as it is asked."""
@@ -85,17 +90,25 @@ def rotate(block: NDArray[Any], p: NDArray[Any]) -> NDArray[Any]:
     ndarray (variant, eigen)
         Cost 2 variant eigen sample flop.
     """
-    out = np.empty((block.shape[0], p.shape[0]), dtype=p.dtype)
-    for start in range(0, block.shape[0], TILE_VARIANTS):
-        tile = block[start : start + TILE_VARIANTS]
-        rows = tile.shape[0]
-        if rows < TILE_VARIANTS:
+    m = block.shape[0]
+    out = np.empty((m, p.shape[0]), dtype=p.dtype)
+    rest = m % TILE_VARIANTS
+    step = product_rows(block.shape[1], p.dtype.itemsize)
+    with np.errstate(invalid="ignore", over="ignore"):
+        for start in range(0, m - rest, step):
+            rows = slice(start, min(start + step, m - rest))
+            np.matmul(block[rows].astype(p.dtype, copy=False), p.T, out=out[rows])
+        if rest:
             padded = np.zeros((TILE_VARIANTS, block.shape[1]), dtype=p.dtype)
-            padded[:rows] = tile
-            tile = padded
-        with np.errstate(invalid="ignore", over="ignore"):
-            out[start : start + rows] = (tile.astype(p.dtype, copy=False) @ p.T)[:rows]
+            padded[:rest] = block[m - rest :]
+            out[m - rest :] = (padded @ p.T)[:rest]
     return out
+
+
+def product_rows(samples: int, itemsize: int) -> int:
+    """Variants that one matrix product rotates: one to four tiles, within 16 MB where one is."""
+    tiles = _PRODUCT_BYTES // (TILE_VARIANTS * max(1, samples) * itemsize)
+    return TILE_VARIANTS * min(max(1, tiles), _MOST_TILES)
 
 
 def project_block(block: NDArray[Any], p: NDArray[Any], mean_impute: bool = True) -> NDArray[Any]:
@@ -164,7 +177,7 @@ def scan_block(
     Returns
     -------
     ScanStats
-        Cost 2 eigen sample flop a variant, and 2 eigen (2 + covariate) a phenotype; memory TILE_VARIANTS rows
+        Cost 2 eigen sample flop a variant, and 2 eigen (2 + covariate) a phenotype; memory `product_rows`
         beside the block. A phenotype's numbers do not depend on the others.
 
     Raises
@@ -179,7 +192,8 @@ def scan_block(
     m = block.shape[0]
     products, squares = empty_sums(null, m)
     convert = centered if intercept else imputed
-    parts = [slice(start, start + TILE_VARIANTS) for start in range(0, m, TILE_VARIANTS)]
+    step = product_rows(block.shape[1], p.dtype.itemsize)
+    parts = [slice(start, start + step) for start in range(0, m, step)]
     done, eigen = 0, slice(0, 0)
     for p_rows in (p,) if isinstance(p, np.ndarray) else p:
         if p_rows.shape[1] != block.shape[1]:

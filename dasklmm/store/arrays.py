@@ -122,7 +122,7 @@ def create_array(
 
     Floats of a rotation do not compress, so there is a crc32c and no compressor; missing chunks read NaN.
     """
-    vacant(path, overwrite)
+    vacant(path, overwrite, "array")
     return zarr.create_array(
         str(path),
         shape=shape,
@@ -234,7 +234,7 @@ def write_kinship(kinship: xr.DataArray, path: str | Path, *, overwrite: bool = 
 
     One that was not written to its end is replaced.
     """
-    vacant(path, overwrite or unfinished(path))
+    vacant(path, overwrite or unfinished(path), "kinship")
     values = np.asarray(kinship.values, dtype=np.float64)
     group = zarr.open_group(str(path), mode="w", attributes={MARK: "kinship"})
     group.attrs.update({str(k): v for k, v in kinship.attrs.items()})
@@ -248,7 +248,7 @@ def write_spectrum(
     pairs: xr.Dataset, path: str | Path, inputs: dict[str, Any], *, overwrite: bool = False
 ) -> None:
     """Write eigenpairs with their sample ids and what they were made of, as a Zarr group. Eager."""
-    vacant(path, overwrite or unfinished(path))
+    vacant(path, overwrite or unfinished(path), "decomposition")
     group = zarr.open_group(str(path), mode="w", attributes={MARK: "decomposition"})
     for name in pairs.data_vars:
         values = np.asarray(pairs[name].values)

@@ -64,7 +64,7 @@ def write_genotypes(ds: xr.Dataset, path: str | Path, overwrite: bool = False) -
         )
     dosage = _dosage(ds)
     place = str(path).rstrip("/")
-    vacant(place, overwrite)
+    vacant(place, overwrite, "genotypes")
     if is_local(place):
         target = f"{place}.{uuid.uuid4().hex}.partial"
         try:

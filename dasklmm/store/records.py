@@ -15,7 +15,7 @@ import threading
 import time
 import uuid
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,10 @@ from dasklmm.errors import StoreError
 MAGIC = b"dasklmm-record-1"
 # Attribute of every group and array that this package writes.
 MARK = "dasklmm"
-# An object store knows no lock that ends with its holder, so a writer there renews a lease.
+# An object store knows no lock that ends with its holder, so a writer there renews a lease. Two that begin at
+# the same moment both find none: the last to write it has it, and the other sees that after a moment.
 LEASE_SECONDS = 60.0
+SETTLE_SECONDS = 1.0
 
 
 class Records:
@@ -174,11 +176,11 @@ def damaged(path: str, name: str) -> StoreError:
     )
 
 
-def vacant(path: str | Path, overwrite: bool) -> None:
+def vacant(path: str | Path, overwrite: bool, kind: str) -> None:
     """Refuse to write where something else lies.
 
-    Absent or empty is fine; a Zarr array, or a group that this package wrote, with `overwrite`. Anything else
-    is never removed.
+    Absent or empty is fine; with `overwrite` a Zarr array, or a group of the same kind ("results", "kinship"…)
+    that this package wrote. Anything else is never removed.
 
     Raises
     ------
@@ -203,6 +205,11 @@ def vacant(path: str | Path, overwrite: bool) -> None:
         raise StoreError(
             f"{str(path)!r} is a Zarr group that this package did not write, which is never replaced. Give "
             "another path."
+        )
+    if isinstance(node, zarr.Group) and node.attrs[MARK] != kind:
+        raise StoreError(
+            f"{str(path)!r} holds something of another kind ({node.attrs[MARK]}), which is not replaced by "
+            f"this ({kind}). Give another path."
         )
 
 
@@ -270,6 +277,13 @@ def get(path: str) -> bytes | None:
         return None
 
 
+def present(path: str) -> bool:
+    """Whether a file or folder lies at a path."""
+    fs, root = fsspec.core.url_to_fs(path)
+    fs.invalidate_cache()
+    return bool(fs.exists(root))
+
+
 def remove(path: str | Path) -> None:
     """Remove a folder and what is in it, if it is there."""
     fs, root = fsspec.core.url_to_fs(str(path))
@@ -288,14 +302,15 @@ def clear(path: str) -> None:
 
 
 @contextmanager
-def one_writer(path: str | Path) -> Iterator[None]:
+def one_writer(path: str | Path) -> Iterator[Callable[[], None]]:
     """Hold the one right to write at a path; StoreError where another run holds it.
 
     A local lock ends with its process, however that ends. On an object store a lease is renewed while the
-    run lives, and is free a minute after its last renewal.
+    run lives, and is free a minute after its last renewal: call what is yielded before anything is published,
+    which raises StoreError where the lease has lapsed and is another's.
     """
-    with _file_lock(Path(path)) if is_local(path) else _lease(str(path)):
-        yield
+    with _file_lock(Path(path)) if is_local(path) else _lease(str(path)) as check:
+        yield check
 
 
 def _refuse(path: str | Path, holder: str) -> StoreError:
@@ -318,7 +333,7 @@ def _is_at(file: Any, place: Path) -> bool:
 
 
 @contextmanager
-def _file_lock(path: Path) -> Iterator[None]:
+def _file_lock(path: Path) -> Iterator[Callable[[], None]]:
     import fcntl
 
     try:
@@ -339,7 +354,7 @@ def _file_lock(path: Path) -> Iterator[None]:
             file.truncate(0)
             file.write(f"process {os.getpid()}".encode())
         try:
-            yield
+            yield lambda: None  # the system keeps it
         finally:
             # nothing but the lock is left of a run that was refused; nothing at all of one that ended
             if path.exists() and not any(entry.name != "lock" for entry in path.iterdir()):
@@ -348,7 +363,7 @@ def _file_lock(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _lease(path: str) -> Iterator[None]:
+def _lease(path: str) -> Iterator[Callable[[], None]]:
     place, own = f"{path}/lock", uuid.uuid4().hex
     held = get(place)
     if held is not None:
@@ -356,7 +371,9 @@ def _lease(path: str) -> Iterator[None]:
         age = time.time() - fields["time"]
         if age < LEASE_SECONDS:
             raise _refuse(
-                path, f"its lease was renewed {age:.0f} s ago, and ends after {LEASE_SECONDS:.0f} s"
+                path,
+                f"its lease was renewed {age:.0f} s ago; if that run was killed, it is free in "
+                f"{LEASE_SECONDS - age:.0f} s",
             )
     ended = threading.Event()
 
@@ -374,13 +391,18 @@ def _lease(path: str) -> Iterator[None]:
                     return  # the lease lapsed and is another's now
                 renew()
 
+    def check() -> None:
+        if owner() != own:
+            raise _refuse(path, "it took the lease over from this one, which had lapsed")
+
     renew()
+    time.sleep(SETTLE_SECONDS)
     if owner() != own:
         raise _refuse(path, "it began at the same moment")
     thread = threading.Thread(target=keep, daemon=True)
     thread.start()
     try:
-        yield
+        yield check
     finally:
         ended.set()
         thread.join()

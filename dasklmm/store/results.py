@@ -79,7 +79,7 @@ def write_results(
     """
     local = records.is_local(path)
     path = str(path).rstrip("/")
-    records.vacant(path, overwrite or unfinished(path))
+    records.vacant(path, overwrite or unfinished(path), "results")
     target = f"{path}.partial" if local else path
     records.remove(target)  # of a run that was killed while it wrote
     try:
@@ -126,6 +126,11 @@ def write_results(
 def open_results(path: str | Path) -> xr.Dataset:
     """Open the results that a scan left. Eager: they are small.
 
+    Parameters
+    ----------
+    path : path or URL
+        Of the results, or of a run's directory that holds them as results.zarr.
+
     Returns
     -------
     Dataset (variant)
@@ -136,6 +141,8 @@ def open_results(path: str | Path) -> xr.Dataset:
     StoreError
         Nothing there, something else, not complete, or not what was written.
     """
+    if records.is_local(path) and (Path(path) / "results.zarr").is_dir():
+        path = Path(path) / "results.zarr"
     group = _open(path)
     done = None if group is None else records.get(f"{str(path).rstrip('/')}/{SUCCESS}")
     if group is None or "results" not in group.attrs or done is None:

@@ -43,14 +43,18 @@ class Rows:
 
 
 class DeadlyRows(Rows):
-    """Rows whose last block kills the process that reads it, as long as the file `flag` is there."""
+    """Rows whose last block kills the process that reads it, as long as the file `flag` is there.
 
-    def __init__(self, path: str, flag: str) -> None:
+    It waits for the first Gram matrix of the run `store` to be kept: workers that die sooner may leave nothing.
+    """
+
+    def __init__(self, path: str, flag: str, store: str) -> None:
         super().__init__(path, 0.01)
-        self.flag = flag
+        self.flag, self.store = flag, store
 
     def __getitem__(self, index: tuple[Any, Any]) -> np.ndarray:
         if index[0].stop == self.shape[0] and os.path.exists(self.flag):
+            wait_until(lambda: records_of(Path(self.store), "gram/0"))
             os.kill(os.getpid(), signal.SIGKILL)
         return super().__getitem__(index)
 

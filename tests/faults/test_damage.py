@@ -220,6 +220,36 @@ def test_genotypes_changed_while_they_are_read(cohort, tmp_path, stage):
     assert contents(store) == contents(fresh)
 
 
+class Stumbling(Rows):
+    """Rows that a reader stumbles over once the file is another, as over a file that is cut short."""
+
+    def __init__(self, path):
+        super().__init__(path)
+        self.written = os.stat(path).st_mtime_ns
+
+    def __getitem__(self, index):
+        if os.stat(self.path).st_mtime_ns != self.written:
+            raise ValueError("mmap length is greater than file size")
+        return super().__getitem__(index)
+
+
+def test_genotypes_that_cannot_be_read_since_they_changed(cohort, tmp_path):
+    """Fault 14: a reader fails on edited genotypes: the edit is what is said, and no work is kept."""
+    own = Cohort(tmp_path / "own")
+    shutil.copytree(cohort.folder, own.folder)
+    store, seen = tmp_path / "r.zarr", []
+
+    def edit(name, done, total):
+        if name == "test" and not seen:
+            seen.append(name)
+            np.save(own.npy, np.load(own.npy))
+
+    with pytest.raises(errors.StoreError, match="genotypes changed while they were read") as caught:
+        own.scan(store, Stumbling(own.npy), progress=edit)
+    assert isinstance(caught.value.__context__, ValueError)
+    assert not records_of(store)
+
+
 def test_phenotype_changed_between_runs(cohort, tmp_path):
     """Fault 14: resumed with another phenotype: refused by name."""
     store = tmp_path / "r.zarr"

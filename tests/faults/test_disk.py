@@ -167,3 +167,18 @@ def test_disk_full_on_workers(cohort, wanted, cluster, small_disk):
     filler.unlink()
     cohort.scan(store)
     assert contents(store) == wanted
+
+
+def test_complete_results_where_nothing_can_be_written(cohort, wanted, tmp_path, monkeypatch):
+    """Fault 7: results that are complete are opened again without a lock or a file being written."""
+    store = tmp_path / "r.zarr"
+    made = cohort.scan(store)
+
+    def full(path):
+        raise errors.StoreError(f"{path} cannot be made: Read-only file system")
+
+    monkeypatch.setattr("dasklmm.association.one_writer", full)
+    assert cohort.scan(store).drop_attrs().identical(made.drop_attrs())
+    assert contents(store) == wanted
+    with pytest.raises(errors.StoreError, match="Read-only"):
+        cohort.scan(store, overwrite=True)

@@ -100,7 +100,7 @@ def test_block_that_kills_every_worker(cohort, wanted, cluster, tmp_path):
     store, flag = tmp_path / "r.zarr", tmp_path / "flag"
     flag.touch()
     with pytest.raises(errors.ClusterError, match="run the same command again"):
-        cohort.scan(store, DeadlyRows(cohort.npy, str(flag)))
+        cohort.scan(store, DeadlyRows(cohort.npy, str(flag), str(store)))
     assert not store.exists()
     kept = records_of(store, "gram/0")
     assert kept

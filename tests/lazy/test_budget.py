@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import dask.array as da
 import numpy as np
 import pandas as pd
@@ -42,7 +44,9 @@ def test_fitting_rows_fit_or_are_refused(samples, eigen, limit, threads, kinship
     free = limit * budget.USABLE - budget.BASE_BYTES
     try:
         rows, streamed = shape.fitting_rows(room, kinship)
-    except errors.MemoryBudgetError:
+    except errors.MemoryBudgetError as error:
+        enough = int(re.search(r"Give each ([\d,]+) MB", str(error))[1].replace(",", ""))
+        shape.fitting_rows(Room(enough * MB, threads), kinship)
         tight = min(shape.p_bytes, 2 * budget.STREAM_BYTES * threads) + threads * shape.scan_bytes(256) > free
         assert tight or kinship
         return
@@ -89,6 +93,23 @@ def test_what_cannot_fit_is_refused_before_it_runs(cohort, monkeypatch, no_compu
     monkeypatch.setattr(budget, "BASE_BYTES", 239 * MB)
     with no_compute(), pytest.raises(errors.MemoryBudgetError, match=r"needs \d+ MB for 150 samples"):
         dasklmm.gwas(ds, y)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_memory_that_a_control_group_uses_is_not_free(tmp_path, monkeypatch, version):
+    """Its limit less its usage, of which files that were read do not count; without one, what is free."""
+    _, limit, usage, cache = budget._CONTROL_GROUPS[2 - version]
+    monkeypatch.setattr(budget, "_CONTROL_GROUPS", [(str(tmp_path), limit, usage, cache)])
+    without = budget.available_memory()
+    (tmp_path / limit).write_text("max\n")
+    assert budget.available_memory() == pytest.approx(without, rel=0.2)
+    (tmp_path / limit).write_text("100000000\n")
+    assert budget.available_memory() == 100_000_000
+    (tmp_path / usage).write_text("70000000\n")
+    (tmp_path / "memory.stat").write_text(f"anon 5\nxinactive_file 7\n{cache} 10000000\n")
+    assert budget.available_memory() == 40_000_000
+    (tmp_path / usage).write_text("170000000\n")
+    assert budget.available_memory() == 0
 
 
 def test_room_of_a_cluster():

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dask
+import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
 
 import dasklmm
 from dasklmm import errors
+from dasklmm.lazy import blocks
 
 
 def chunked(ds, **chunks):
@@ -50,6 +52,15 @@ def test_definition(cohort, method, chunks, no_compute):
     assert got["sample_id_0"].values.tolist() == cohort["sample_id"].values.tolist()
     assert got["sample_id_1"].values.tolist() == cohort["sample_id"].values.tolist()
     np.testing.assert_array_equal(got.values, got.values.T)
+
+
+def test_graph_of_many_blocks_has_few_layers():
+    """Each block of a lane copies the layers of the graph before it: their number must not grow with blocks."""
+    parts = blocks.delayed_blocks(da.ones((600, 3), chunks=(1, 3)))
+    add = blocks.delayed_call(lambda block, before: block.sum() + (before or 0), "sum")
+    (total,) = blocks.lanes(parts, 1, add)
+    assert len(total.__dask_graph__().layers) < 200
+    assert total.compute() == 1800
 
 
 def test_single_precision(cohort):

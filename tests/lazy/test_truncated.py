@@ -55,6 +55,21 @@ def test_what_does_not_converge_is_said(cohort, caplog, monkeypatch):
     assert "after 2 passes the largest residual of the 50 pairs" in caplog.text
 
 
+def test_passes_are_told_of(cohort, phenotype):
+    """Each pass of each contig's decomposition is a report; the last says that all is done."""
+    seen = []
+    dasklmm.gwas(cohort, phenotype, rank=50, truncated=True, progress=lambda *report: seen.append(report))
+    passes = [(done, total) for name, done, total in seen if name == "leading pairs"]
+    assert sum(done == 1 for done, _ in passes) == 3 == sum(done == total for done, total in passes)
+
+
+def test_ploidy_is_of_the_inputs(cohort, phenotype, tmp_path):
+    """Frequencies depend on it: results of another ploidy are not taken for these."""
+    dasklmm.gwas(cohort, phenotype, store=tmp_path / "r.zarr", loco=False)
+    with pytest.raises(errors.StoreError, match="differs in: genotypes"):
+        dasklmm.gwas(cohort.assign_attrs(ploidy=1), phenotype, store=tmp_path / "r.zarr", loco=False)
+
+
 @pytest.mark.parametrize("n", [3, 40])
 def test_krylov_of_small_and_degenerate_matrices(n):
     """As many pairs as samples, equal eigenvalues, and a matrix of rank one."""
@@ -79,6 +94,23 @@ def test_truncated_scan_equals_the_scan_with_the_exact_pairs(cohort, phenotype, 
     assert float(np.abs(got["neg_log10_p_value"] - exact["neg_log10_p_value"]).max()) < 1e-4
     for one, two in zip(got.attrs["null"], exact.attrs["null"], strict=True):
         assert one["pve"] == pytest.approx(two["pve"], rel=1e-4)
+
+
+def test_count_of_the_kinships_variants_is_kept(cohort, phenotype, tmp_path):
+    """A run that is taken up after the leading pairs were found has the attributes of one that was not."""
+
+    def stop(name, done, total):
+        if name == "test":
+            raise InterruptedError
+
+    options = {"loco": False, "rank": 20, "truncated": True}
+    with pytest.raises(InterruptedError):
+        dasklmm.gwas(cohort, phenotype, store=tmp_path / "r.zarr", progress=stop, **options)
+    got = dasklmm.gwas(cohort, phenotype, store=tmp_path / "r.zarr", **options)
+    assert got.attrs["resumed"]["null model"] == {"kept": 1, "computed": 0}
+    exact = dasklmm.gwas(cohort, phenotype, **{**options, "truncated": False})
+    for name in ("variants", "variants_in_kinship", "samples_used"):
+        assert got.attrs["counts"][name] == exact.attrs["counts"][name]
 
 
 def test_kept_decomposition_is_reused(cohort, phenotype, tmp_path):
@@ -107,6 +139,18 @@ def test_exact_decomposition_is_kept_too(cohort, tmp_path):
     with pytest.raises(errors.StoreError, match="differs in: values"):
         dasklmm.eigendecompose(2 * k, store=store)
     dasklmm.eigendecompose(2 * k, store=store, overwrite=True)
+
+
+def test_another_kind_is_not_overwritten(cohort, phenotype, tmp_path):
+    """overwrite=True replaces a decomposition by another, never results or genotypes."""
+    k = dasklmm.kinship(cohort).compute()
+    dasklmm.gwas(cohort, phenotype, loco=False, rank=20, store=tmp_path / "r.zarr")
+    with pytest.raises(errors.StoreError, match=r"another kind \(results\)"):
+        dasklmm.eigendecompose(k, store=tmp_path / "r.zarr", overwrite=True)
+    assert dasklmm.open_results(tmp_path / "r.zarr").attrs["rank"] == 20
+    dasklmm.eigendecompose(k, store=tmp_path / "d.zarr")
+    with pytest.raises(errors.StoreError, match=r"another kind \(decomposition\)"):
+        dasklmm.gwas(cohort, phenotype, loco=False, store=tmp_path / "d.zarr", overwrite=True)
 
 
 def test_refusals(cohort, phenotype):

@@ -75,3 +75,27 @@ def test_inputs_are_neither_changed_nor_kept():
     assert data.s[0] == S[0]
     with pytest.raises(ValueError, match="read-only"):
         data.py[0] = 1.0
+
+
+def test_intercept_beside_a_large_covariate():
+    """Whether a constant is in the span does not depend on the units of the covariates."""
+    assert design.has_intercept(X * [1.0, 1e15, 1e-15])
+    assert not design.has_intercept(X[:, 1:] * 1e15)
+
+
+@pytest.mark.parametrize("low_rank", [False, True])
+def test_orthogonal_covariates(low_rank):
+    """Orthogonal to each other and to the response, of the same span and determinant."""
+    x = X + np.array([0.0, 100.0, -3.0])
+    p = np.linalg.qr(RNG.standard_normal((N, N)))[0].T[: 8 if low_rank else N]
+    given = design.rotated_data(p @ Y, p @ x, S[: len(p)], *((Y, x) if low_rank else ()))
+    made, back = design.orthogonal(given)
+    np.testing.assert_allclose(made.xtx, np.diag(np.diag(made.xtx)), atol=1e-11)
+    np.testing.assert_allclose(made.xty, 0.0, atol=1e-12)
+    assert np.linalg.slogdet(made.xtx)[1] == pytest.approx(np.linalg.slogdet(given.xtx)[1], rel=1e-9)
+    weights = np.linspace(0.5, 2.0, len(p))
+    beta = [np.linalg.lstsq(weights[:, None] * d.px, weights * d.py, rcond=None)[0] for d in (given, made)]
+    np.testing.assert_allclose(back(beta[1]), beta[0], rtol=1e-8)
+    if low_rank:
+        np.testing.assert_allclose(p @ made.x, made.px, atol=1e-10)
+        np.testing.assert_allclose(p @ made.y, made.py, atol=1e-10)

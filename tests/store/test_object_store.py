@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import fsspec
@@ -14,6 +15,7 @@ import pytest
 
 import dasklmm
 from dasklmm import errors
+from dasklmm.store import records
 from dasklmm.store.genotypes import write_genotypes
 from dasklmm.store.results import open_results
 
@@ -141,3 +143,41 @@ def test_kept_decomposition(cohort, bucket):
     got = dasklmm.gwas(opened, y, kinship=store, loco=False)
     assert got.attrs["rank"] == 10
     np.testing.assert_array_equal(dasklmm.eigendecompose(opened, rank=10, store=store)["s"], made["s"])
+
+
+def test_two_writers_at_the_same_moment(monkeypatch):
+    """Both find no lease: one has it, the other is refused; one that was lost is not published under."""
+    met, ended, found = threading.Barrier(2), threading.Barrier(2), []
+    first, real = threading.local(), records.get
+
+    def get(path):
+        held = real(path)
+        if not hasattr(first, "asked"):
+            first.asked = True
+            met.wait(10)
+        return held
+
+    def write():
+        try:
+            with records.one_writer("memory://two/r.work") as still_ours:
+                still_ours()
+                found.append("held")
+                ended.wait(10)
+        except errors.StoreError as error:
+            found.append(str(error))
+            ended.wait(10)
+
+    monkeypatch.setattr(records, "get", get)
+    threads = [threading.Thread(target=write) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(f == "held" for f in found) == [False, True]
+    assert any("began at the same moment" in f for f in found)
+
+    first.asked = True
+    with records.one_writer("memory://two/r.work") as still_ours:
+        records.put("memory://two/r.work/lock", b'{"owner": "another", "time": 0}')
+        with pytest.raises(errors.StoreError, match="took the lease over"):
+            still_ours()
