@@ -99,6 +99,13 @@ class _Cluster:
                 raise click.UsageError(f"--gateway-option is KEY=VALUE, not {name + sign!r}.")
         return {name: value for name, _, value in pairs}
 
+    def shown(self, arguments: list[str]) -> list[str]:
+        """Arguments as a report may hold them: values of the gateway's options may be credentials."""
+        for text in self.gateway_option:
+            name = text.partition("=")[0]
+            arguments = [f"{a.removesuffix(text)}{name}=…" if a.endswith(text) else a for a in arguments]
+        return arguments
+
 
 def _scheduler_options(function: Any) -> Any:
     @functools.wraps(function)
@@ -394,6 +401,7 @@ def gwas(
             out,
             store=store,
             quiet=quiet,
+            command=["dasklmm", *cluster.shown(sys.argv[1:])],
             phenotype=pheno_col[0] if len(pheno_col) == 1 else (list(pheno_col) or None),
             variance_ratio=variance_ratio.replace("-", "_"),
             samples=None if samples is None else read_ids(samples),
@@ -413,6 +421,7 @@ def run_scan(
     store: str | None = None,
     quiet: bool = False,
     clump: bool = False,
+    command: list[str] | None = None,
     **options: Any,
 ) -> None:
     """Scan, write the files of a run, and say in a few lines what was found and where it is."""
@@ -451,7 +460,7 @@ def run_scan(
         ds = dasklmm.open_genotypes(genotypes)
         if ds.sizes["variant"] > results.sizes["variant"]:  # chosen ones were tested
             ds = ds.isel(variant=ds["variant_id"].isin(results["variant_id"].values).values)
-    written = write_outputs(results, out, command=["dasklmm", *sys.argv[1:]], genotypes=ds)
+    written = write_outputs(results, out, command=command or ["dasklmm", *sys.argv[1:]], genotypes=ds)
     if "phenotypes" in results.attrs:
         for name in results.attrs["phenotype"]:
             one = dasklmm.phenotype_results(results, name)

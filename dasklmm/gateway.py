@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from dasklmm import preflight
 from dasklmm.cluster import WORKER_CONFIGURATION, WORKER_ENVIRONMENT
@@ -97,6 +98,11 @@ def gateway_client(
         raise OptionError(f"n_workers is {n_workers}; it needs to be 1 or more.")
     if adapt is not None and not 1 <= adapt[0] <= adapt[1]:
         raise OptionError(f"adapt is {adapt}; the least is 1 or more, and the most is not below it.")
+    if "@" in urlsplit(address).netloc:
+        raise OptionError(
+            "the gateway's address holds a name or password, which would be shown. Give them in Dask's "
+            "configuration (gateway.auth), and the address without them."
+        )
     tell = tell or logger.info
     package = _package()
     wanted = n_workers if adapt is None else adapt[0]
@@ -196,8 +202,13 @@ def _chosen(gateway: Any, options: Mapping[str, Any]) -> Any:
         ) from error
     for name, value in options.items():
         if name not in offered:
-            known = ", ".join(f"{k}={offered[k]!r}" for k in offered) or "none"
-            raise OptionError(f"the gateway has no option {name!r}. It offers, with defaults: {known}.")
+            # a mapping, as environment is, may hold credentials: never shown
+            known = ", ".join(
+                k if isinstance(offered[k], Mapping) else f"{k}={offered[k]!r}" for k in offered
+            )
+            raise OptionError(
+                f"the gateway has no option {name!r}. It offers, with defaults: {known or 'none'}."
+            )
         try:
             if isinstance(value, str) and not isinstance(offered[name], str):
                 value = yaml.safe_load(value)
@@ -205,6 +216,11 @@ def _chosen(gateway: Any, options: Mapping[str, Any]) -> Any:
                 value = {str(k): str(v) for k, v in value.items()}
             offered[name] = value
         except (TypeError, ValueError, yaml.YAMLError) as error:
+            if name == "environment":
+                raise OptionError(
+                    "the gateway's option 'environment' is a YAML mapping, such as "
+                    "environment='{NAME: value}'; what is given is not (nor shown: it may hold credentials)."
+                ) from None
             raise OptionError(f"the gateway's option {name!r} is not {value!r}: {error}.") from error
     if "environment" in offered and isinstance(offered["environment"], dict):
         offered["environment"] = {**ENVIRONMENT, **offered["environment"]}

@@ -121,7 +121,10 @@ def check_paths(client: Any, read: Iterable[str] = (), write: Iterable[str] = ()
 
 
 def _check_written(client: Any, path: str) -> None:
-    probe = f"{path.rstrip('/').rpartition('/')[0]}/.dasklmm-{uuid.uuid4().hex}"
+    folder = path.rstrip("/").rpartition("/")[0]
+    while is_local(folder) and not os.path.isdir(folder) and os.path.dirname(folder) != folder:
+        folder = os.path.dirname(folder)  # what is missing will be made
+    probe = f"{folder.rstrip('/')}/.dasklmm-{uuid.uuid4().hex}"
     failed = {}
     places = {}
     try:

@@ -15,7 +15,6 @@ import argparse
 import signal
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import dasklmm
 from dasklmm.errors import ClusterError, DaskLMMError
@@ -26,9 +25,8 @@ from dasklmm.preflight import check_paths
 CLUSTERS_AT_MOST = 3
 
 
-def scan_all(tables: Sequence[Path], client: Any, options: argparse.Namespace, done: dict[Path, str]) -> None:
+def scan_all(tables: Sequence[Path], options: argparse.Namespace, done: dict[Path, str]) -> None:
     """Scan the tables that are not done; ClusterError where the cluster is lost."""
-    check_paths(client, [options.genotypes], [f"{options.results}/{tables[0].stem}.zarr"])
     for path in tables:
         if path in done:
             continue
@@ -63,17 +61,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: parser.exit(143))
     done: dict[Path, str] = {}
     for attempt in range(1, CLUSTERS_AT_MOST + 1):
-        try:
-            with gateway_client(
-                options.gateway,
-                n_workers=options.workers,
-                options=dict(text.split("=", 1) for text in options.option),
-                tell=lambda line: print(line, flush=True),
-            ) as client:
-                scan_all(options.phenotypes, client, options, done)
-            break
-        except ClusterError as error:
-            print(f"cluster {attempt} of at most {CLUSTERS_AT_MOST}: {error}", flush=True)
+        with gateway_client(
+            options.gateway,
+            n_workers=options.workers,
+            options=dict(text.split("=", 1) for text in options.option),
+            tell=lambda line: print(line, flush=True),
+        ) as client:
+            check_paths(
+                client,
+                [options.genotypes],
+                [f"{options.results}/{p.stem}.zarr" for p in options.phenotypes[:1]],
+            )
+            try:
+                scan_all(options.phenotypes, options, done)
+                break
+            except ClusterError as error:  # while it worked: another may end it
+                print(f"cluster {attempt} of at most {CLUSTERS_AT_MOST}: {error}", flush=True)
     return 0 if len(done) == len(options.phenotypes) and not any("failed" in v for v in done.values()) else 1
 
 
