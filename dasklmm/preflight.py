@@ -117,7 +117,7 @@ def check_paths(client: Any, read: Iterable[str] = (), write: Iterable[str] = ()
                 "URL such as s3://bucket/cohort.zarr (with its file system and credentials on the workers)."
             )
     for path in write:
-        _check_written(client, _whole(path))
+        _check_written(client, str(Path(path).absolute()) if is_local(path) else path)
 
 
 def _check_written(client: Any, path: str) -> None:
