@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from dasklmm.cluster import local_cluster
     from dasklmm.datasets import simulate
     from dasklmm.describe import summary
+    from dasklmm.gateway import gateway_client
     from dasklmm.lazy.eigen import eigendecompose
     from dasklmm.lazy.kinship import kinship
     from dasklmm.lazy.project import project
@@ -29,6 +30,7 @@ _HOMES = {
     "clump": "clumps",
     "convert_vcf": "readers.vcf",
     "eigendecompose": "lazy.eigen",
+    "gateway_client": "gateway",
     "gwas": "association",
     "kinship": "lazy.kinship",
     "linear_mixed_model": "model",
@@ -48,6 +50,7 @@ __all__ = [
     "clump",
     "convert_vcf",
     "eigendecompose",
+    "gateway_client",
     "gwas",
     "kinship",
     "linear_mixed_model",

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import errno
+import functools
 import importlib.util
 import re
 import shlex
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -63,43 +67,163 @@ def main() -> None:
     """Exact linear mixed models for association studies, out of core."""
 
 
+class _Bounds(click.ParamType):
+    name = "MIN:MAX"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
+        try:
+            least, most = (int(part) for part in value.split(":"))
+        except ValueError:
+            self.fail(f"{value!r} is not MIN:MAX, such as 2:20.", param, ctx)
+        if not 1 <= least <= most:
+            self.fail(f"{value!r}: MIN is 1 or more, and MAX is not below it.", param, ctx)
+        return least, most
+
+
+@dataclass(frozen=True)
+class _Cluster:
+    """Where the work is done, as the options say."""
+
+    workers: int | None = None
+    scheduler: str | None = None
+    gateway: str | None = None
+    adapt: tuple[int, int] | None = None
+    gateway_option: tuple[str, ...] = ()
+    worker_timeout: float = 600.0
+
+    def options(self) -> dict[str, str]:
+        """Of the gateway, by name."""
+        pairs = [text.partition("=") for text in self.gateway_option]
+        for name, sign, _ in pairs:
+            if not name or not sign:
+                raise click.UsageError(f"--gateway-option is KEY=VALUE, not {name + sign!r}.")
+        return {name: value for name, _, value in pairs}
+
+    def shown(self, arguments: list[str]) -> list[str]:
+        """Arguments as a report may hold them: values of the gateway's options may be credentials."""
+        for text in self.gateway_option:
+            name = text.partition("=")[0]
+            arguments = [f"{a.removesuffix(text)}{name}=…" if a.endswith(text) else a for a in arguments]
+        return arguments
+
+
 def _scheduler_options(function: Any) -> Any:
-    function = click.option("--scheduler", metavar="ADDR", help="Address of a running Dask scheduler.")(
-        function
-    )
-    return click.option(
-        "--workers",
-        type=click.IntRange(min=1),
-        help="Start a local cluster of this many worker processes.  [default: threads of this process]",
-    )(function)
+    @functools.wraps(function)
+    def gathered(**given: Any) -> Any:
+        chosen = {field.name: given.pop(field.name) for field in fields(_Cluster)}
+        return function(cluster=_Cluster(**chosen), **given)
+
+    for option in (
+        click.option(
+            "--worker-timeout",
+            type=click.FloatRange(min=0, min_open=True),
+            default=600.0,
+            show_default=True,
+            metavar="SECONDS",
+            help="How long to wait for the workers of a gateway.",
+        ),
+        click.option(
+            "--gateway-option",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="An option of the gateway's clusters, such as worker_memory=8; repeatable.",
+        ),
+        click.option("--adapt", type=_Bounds(), help="Workers of --gateway that follow the load."),
+        click.option(
+            "--gateway",
+            metavar="URL",
+            help="Make a cluster at this dask-gateway server, with --workers or --adapt, and stop it at the end.",
+        ),
+        click.option("--scheduler", metavar="ADDR", help="Address of a running Dask scheduler."),
+        click.option(
+            "--workers",
+            type=click.IntRange(min=1),
+            help="Start a local cluster of this many worker processes.  [default: threads of this process]",
+        ),
+    ):
+        gathered = option(gathered)
+    return gathered
 
 
 @contextmanager
-def _client(workers: int | None, scheduler: str | None) -> Iterator[None]:
-    """The Dask client asked for, or none: threads."""
-    if workers is not None and scheduler is not None:
-        raise click.UsageError("give --workers or --scheduler, not both.")
+def _client(cluster: _Cluster, read: str | None = None, write: str | None = None) -> Iterator[None]:
+    """The Dask client asked for, or none: threads. Workers elsewhere must see what is read and written."""
+    if cluster.scheduler is not None and (cluster.workers is not None or cluster.gateway is not None):
+        other = "--workers" if cluster.workers is not None else "--gateway"
+        raise click.UsageError(f"give {other} or --scheduler, not both.")
+    if cluster.gateway is None and (cluster.adapt is not None or cluster.gateway_option):
+        raise click.UsageError("--adapt and --gateway-option are for --gateway.")
+    if cluster.gateway is not None and (cluster.workers is None) == (cluster.adapt is None):
+        raise click.UsageError("give --workers N or --adapt MIN:MAX with --gateway, one of the two.")
+    options = cluster.options()
     with ExitStack() as stack:
-        if workers is not None:
+        if cluster.gateway is not None:
+            from dasklmm.gateway import gateway_client
+
+            stack.enter_context(_signals_raised())
+            client = stack.enter_context(
+                gateway_client(
+                    cluster.gateway,
+                    n_workers=cluster.workers,
+                    adapt=cluster.adapt,
+                    options=options,
+                    timeout=cluster.worker_timeout,
+                    tell=lambda line: click.echo(line, err=True),
+                )
+            )
+            _check_paths(client, read, write)
+            _say_page(client)
+        elif cluster.workers is not None:
             from dasklmm.cluster import local_cluster
 
-            cluster = stack.enter_context(local_cluster(workers))
-            client = stack.enter_context(cluster.get_client())
+            local = stack.enter_context(local_cluster(cluster.workers))
+            client = stack.enter_context(local.get_client())
             # without bokeh nothing is served there
-            dashboard = f", dashboard {cluster.dashboard_link}" if importlib.util.find_spec("bokeh") else ""
-            click.echo(f"{workers} workers{dashboard}", err=True)
+            dashboard = f", dashboard {local.dashboard_link}" if importlib.util.find_spec("bokeh") else ""
+            click.echo(f"{cluster.workers} workers{dashboard}", err=True)
             _say_page(client)
-        elif scheduler is not None:
+        elif cluster.scheduler is not None:
             from distributed import Client
 
             try:
-                client = stack.enter_context(Client(scheduler, timeout=10))
+                client = stack.enter_context(Client(cluster.scheduler, timeout=10))
             except (OSError, ValueError) as error:
                 raise click.ClickException(
-                    f"no Dask scheduler answers at {scheduler!r} ({error}). Check the address, or give --workers."
+                    f"no Dask scheduler answers at {cluster.scheduler!r} ({error}). Check the address, or give "
+                    "--workers."
                 ) from error
+            from dasklmm.preflight import check_versions
+
+            for line in check_versions(client):
+                click.echo(line, err=True)
+            _check_paths(client, read, write)
             _say_page(client)
         yield
+
+
+def _check_paths(client: Any, read: str | None, write: str | None) -> None:
+    from dasklmm.preflight import check_paths
+
+    check_paths(client, [] if read is None else [read], [] if write is None else [write])
+
+
+@contextmanager
+def _signals_raised() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP unwind the run, as an interruption does, so that a cluster that costs is stopped."""
+
+    def leave(number: int, frame: Any) -> None:
+        raise SystemExit(128 + number)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP
+                before[number] = signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _say_page(client: Any) -> None:
@@ -232,6 +356,12 @@ def _say_page(client: Any) -> None:
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Directory of the results."
 )
+@click.option(
+    "--store",
+    metavar="PATH",
+    help="Where the results and unfinished work are kept: a path or URL that all workers see.  "
+    "[default: results.zarr in DIR]",
+)
 @click.option("--overwrite", is_flag=True, help="Replace the results that DIR holds.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 def gwas(
@@ -244,9 +374,9 @@ def gwas(
     variants: str | None,
     contigs: tuple[str, ...],
     regions: tuple[str, ...],
-    workers: int | None,
-    scheduler: str | None,
+    cluster: _Cluster,
     out: Path,
+    store: str | None,
     quiet: bool,
     **options: Any,
 ) -> None:
@@ -272,13 +402,15 @@ def gwas(
     from dasklmm.readers.tables import read_ids
 
     _folder(out)
-    with _client(workers, scheduler):
+    with _client(cluster, genotypes, store or str(out / "results.zarr")):
         run_scan(
             genotypes,
             pheno,
             covar,
             out,
+            store=store,
             quiet=quiet,
+            command=["dasklmm", *cluster.shown(sys.argv[1:])],
             phenotype=pheno_col[0] if len(pheno_col) == 1 else (list(pheno_col) or None),
             variance_ratio=variance_ratio.replace("-", "_"),
             samples=None if samples is None else read_ids(samples),
@@ -295,9 +427,11 @@ def run_scan(
     covar: str | None,
     out: Path,
     *,
+    store: str | None = None,
     quiet: bool = False,
     clump: bool = False,
     formats: tuple[str, ...] = (),
+    command: list[str] | None = None,
     **options: Any,
 ) -> None:
     """Scan, write the files of a run, and say in a few lines what was found and where it is."""
@@ -318,7 +452,7 @@ def run_scan(
             genotypes,
             pheno,
             covar,
-            store=out / "results.zarr",
+            store=store or out / "results.zarr",
             progress=None if quiet else progress,
             **options,
         )
@@ -338,7 +472,9 @@ def run_scan(
         ds = dasklmm.open_genotypes(genotypes)
         if ds.sizes["variant"] > results.sizes["variant"]:  # chosen ones were tested
             ds = ds.isel(variant=ds["variant_id"].isin(results["variant_id"].values).values)
-    written = write_outputs(results, out, command=["dasklmm", *sys.argv[1:]], genotypes=ds, formats=formats)
+    written = write_outputs(
+        results, out, command=command or ["dasklmm", *sys.argv[1:]], genotypes=ds, formats=formats
+    )
     if "phenotypes" in results.attrs:
         for name in results.attrs["phenotype"]:
             one = dasklmm.phenotype_results(results, name)
@@ -421,7 +557,7 @@ def demo(out: Path, samples: int, variants: int, seed: int, workers: int) -> Non
     click.echo(f"simulating {samples:,} samples x {variants:,} variants")
     cohort = simulate_cohort(samples, variants, seed=seed, **DEMONSTRATION)
     paths = write_cohort(cohort, out / "cohort", overwrite=True)
-    with _client(workers, None):
+    with _client(_Cluster(workers=workers)):
         run_scan(
             str(paths["genotypes"]),
             str(paths["phenotypes"]),
@@ -469,8 +605,7 @@ def kinship(
     samples: str | None,
     rank: int | None,
     precision: str,
-    workers: int | None,
-    scheduler: str | None,
+    cluster: _Cluster,
     out: str,
     overwrite: bool,
 ) -> None:
@@ -499,7 +634,7 @@ def kinship(
             )
         ds = ds.isel(sample=kept)
     size = f"{ds.sizes['sample']:,} samples, {ds.sizes['variant']:,} variants"
-    with _client(workers, scheduler):
+    with _client(cluster, genotypes, out):
         if rank is None:
             vacant(out, overwrite or arrays.unfinished(out), "kinship")  # before any work
             arrays.write_kinship(dasklmm.kinship(ds, method, precision=precision), out, overwrite=overwrite)

@@ -26,6 +26,8 @@ FLOORS = {
         "describe",
         "wording",
         "cluster",
+        "preflight",
+        "gateway",
         "datasets",
         "cli",
     ],

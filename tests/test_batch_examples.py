@@ -1,0 +1,145 @@
+"""The examples of docs/cloud_batch.md run: on a real gateway, and on S3, also when they are interrupted."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pandas as pd
+import pytest
+
+import dasklmm
+from dasklmm.store.genotypes import write_genotypes
+from dasklmm.store.results import open_results
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def tables(ds, folder):
+    """Two tables, of one trait each, and one that cannot be analysed."""
+    rng = np.random.default_rng(2)
+    for name in ("height", "weight"):
+        y = ds["phenotype"].values + rng.standard_normal(ds.sizes["sample"])
+        table = pd.DataFrame({"sample_id": ds["sample_id"].values, name: y})
+        table.to_csv(folder / f"{name}.tsv", sep="\t", index=False)
+    (folder / "flat.tsv").write_text(
+        "sample_id\tflat\n" + "".join(f"{name}\t1\n" for name in ds["sample_id"].values)
+    )
+
+
+@pytest.mark.slow
+def test_gateway_batch(tmp_path):
+    """Two tables on one cluster; a third that is constant is told, and does not end them."""
+    pytest.importorskip("dask_gateway_server", reason="dask-gateway-server is not installed")
+    from gateway_server import gateway_server
+
+    ds = dasklmm.simulate(80, 300, n_contigs=2, seed=4)
+    write_genotypes(ds, tmp_path / "genotypes.zarr")
+    tables(ds, tmp_path)
+    (tmp_path / "server").mkdir()
+    with gateway_server(tmp_path / "server") as server:
+        done = subprocess.run(
+            [
+                sys.executable, "-W", "error", ROOT / "examples" / "gateway_batch.py", "--gateway", server.address,
+                "--workers", "1", "--option", "worker_cores=1", "--genotypes", tmp_path / "genotypes.zarr",
+                "--results", tmp_path, "--out", tmp_path / "out",
+                *(tmp_path / f"{name}.tsv" for name in ("height", "flat", "weight")),
+            ],
+            capture_output=True, text=True, check=False, env=server.environment(),
+        )  # fmt: skip
+        server.nothing_left()
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "flat: failed: " in done.stdout
+    assert done.stdout.count("the gateway makes the cluster") == 1
+    for name in ("height", "weight"):
+        assert (tmp_path / "out" / name / "report.html").exists()
+        got = open_results(tmp_path / f"{name}.zarr")
+        want = dasklmm.gwas(tmp_path / "genotypes.zarr", tmp_path / f"{name}.tsv")
+        np.testing.assert_allclose(got["neg_log10_p_value"], want["neg_log10_p_value"], rtol=1e-3, atol=1e-4)
+
+
+@pytest.fixture
+def s3(tmp_path):
+    """Environment in which s3:// is moto's server on loopback, and a file system for this process."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    server = subprocess.Popen(
+        [sys.executable, "-c", f"from moto.server import main; main(['-H', '127.0.0.1', '-p', '{port}'])"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(100):
+            with socket.socket() as s:
+                if s.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            assert server.poll() is None
+            time.sleep(0.1)
+        fs = fsspec.filesystem(
+            "s3", endpoint_url=url, key="test", secret="test", skip_instance_cache=True, use_listings_cache=False
+        )  # fmt: skip
+        fs.mkdir("cohorts")
+        environment = {
+            **os.environ,
+            "FSSPEC_S3_ENDPOINT_URL": url,
+            "AWS_ENDPOINT_URL": url,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+        yield fs, environment
+    finally:
+        server.terminate()
+        server.wait(timeout=10)
+
+
+@pytest.mark.slow
+def test_s3_batch_interrupted_and_taken_up_elsewhere(s3, tmp_path):
+    fs, environment = s3
+    ds = dasklmm.simulate(600, 400, n_contigs=8, seed=4)
+    write_genotypes(ds, tmp_path / "genotypes.zarr")
+    tables(ds, tmp_path)
+    fs.put(str(tmp_path / "genotypes.zarr"), "cohorts/genotypes.zarr", recursive=True)
+    for name in ("height", "weight"):
+        fs.put_file(str(tmp_path / f"{name}.tsv"), f"cohorts/traits/{name}.tsv")
+    command = [
+        sys.executable, "-W", "error", ROOT / "examples" / "s3_batch.py", "--workers", "1",
+        "--genotypes", "s3://cohorts/genotypes.zarr", "--results", "s3://cohorts/results",
+        "s3://cohorts/traits/weight.tsv", "s3://cohorts/traits/height.tsv", "--parts", "2",
+    ]  # fmt: skip
+    environment["AWS_BATCH_JOB_ARRAY_INDEX"] = "1"  # height's
+    first = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+    )
+    try:
+        for line in first.stdout:
+            if "null model 1/8" in line:
+                break
+        first.send_signal(signal.SIGTERM)
+        _, err = first.communicate(timeout=60)
+    finally:
+        first.kill()
+    assert first.returncode == 143, err
+    assert not fs.exists("cohorts/results/height/results.zarr/_SUCCESS")
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "height: kinship kept 8, computed 0" in again.stdout
+    assert "weight" not in again.stdout
+    kept = int(re.search(r"height: null model kept (\d+)", again.stdout)[1])
+    assert 1 <= kept < 8
+    left = {Path(p).name for p in fs.ls("cohorts/results/height", detail=False)}
+    assert {"results.zarr", "results.tsv.gz", "manhattan.png", "qq.png", "report.html", "run.json"} <= left
+    fs.get_file("cohorts/results/height/results.tsv.gz", str(tmp_path / "results.tsv.gz"))
+    table = pd.read_csv(tmp_path / "results.tsv.gz", sep="\t", na_values="#NA")
+    want = dasklmm.gwas(tmp_path / "genotypes.zarr", tmp_path / "height.tsv")
+    np.testing.assert_allclose(table["beta"], want["beta"], rtol=1e-4, atol=1e-6)
