@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import special, stats
+from scipy import special
 
 from dasklmm.errors import NotFiniteError, OptionError, PhenotypeError
 from dasklmm.numerics.records import Float
@@ -54,8 +54,10 @@ def inverse_normal(values: ArrayLike, offset: float = BLOM_OFFSET, *, what: str 
     """
     if not 0.0 <= offset < 1.0:
         raise OptionError(f"offset is {offset}; 0 <= offset < 1 is needed, 3/8 for Blom's.")
+    from scipy.stats import rankdata  # two thirds of a second to import, for few runs
+
     out, known = _varying(values, what)
-    ranks = stats.rankdata(out[known])
+    ranks = rankdata(out[known])
     out[known] = special.ndtri((ranks - offset) / (ranks.size - 2.0 * offset + 1.0))
     return out
 
