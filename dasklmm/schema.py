@@ -13,6 +13,7 @@ import zarr
 from dasklmm.errors import DimensionError, SampleError, ShapeError
 from dasklmm.lazy import budget
 from dasklmm.store import arrays
+from dasklmm.store.chunk_files import chunk_files
 
 SAMPLE, VARIANT, EIGEN, PHENOTYPE = "sample", "variant", "eigen", "phenotype"
 
@@ -122,8 +123,13 @@ def _whole_rows(array: Any, row: int, partition_size: int | None) -> da.Array:
         partition_size = budget.rows_per_task(width * array.dtype.itemsize, stored, m)
     chunks = (partition_size, -1) if row == 0 else (-1, partition_size)
     # a fresh name: the content behind a path can change, and Dask answers equal names from its cache
+    source = (chunk_files(array) if row == 0 else None) or array
     data = da.from_array(
-        array, chunks=chunks, name=False, inline_array=isinstance(array, zarr.Array), meta=_meta(array)
+        source,
+        chunks=chunks,
+        name=False,
+        inline_array=not isinstance(source, np.ndarray),
+        meta=_meta(array),
     )
     return data if row == 0 else data.T
 

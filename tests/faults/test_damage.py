@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import zarr
-from fault_tools import Cohort, Rows, contents, records_of
+from fault_tools import Cohort, Rows, contents, edit_rows, records_of
 
 import dasklmm
 from dasklmm import errors
@@ -208,7 +208,7 @@ def test_genotypes_changed_while_they_are_read(cohort, tmp_path, stage):
             seen.append(name)
             calls = np.load(own.npy)
             calls[0] = 2 - calls[0]
-            np.save(own.npy, calls)
+            edit_rows(own.npy, calls)
 
     with pytest.raises(errors.StoreError, match="genotypes changed while they were read"):
         own.scan(store, progress=edit)
@@ -242,7 +242,7 @@ def test_genotypes_that_cannot_be_read_since_they_changed(cohort, tmp_path):
     def edit(name, done, total):
         if name == "test" and not seen:
             seen.append(name)
-            np.save(own.npy, np.load(own.npy))
+            edit_rows(own.npy, np.load(own.npy))
 
     with pytest.raises(errors.StoreError, match="genotypes changed while they were read") as caught:
         own.scan(store, Stumbling(own.npy), progress=edit)
