@@ -112,7 +112,7 @@ def test_disjoint_ids(cohort, tmp_path, no_compute):
     other = cohort.y.rename(index=lambda i: f"other-{i}")
     with (
         no_compute(),
-        pytest.raises(errors.SampleError, match=r"genotypes \(150 samples.*phenotypes \(150 samples"),
+        pytest.raises(errors.SampleError, match=r"genotypes \(150 samples.*phenotype 'trait' \(150 samples"),
     ):
         dasklmm.gwas(cohort.genotypes(), other, store=tmp_path / "r.zarr")
     assert list(tmp_path.iterdir()) == []
