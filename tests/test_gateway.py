@@ -180,6 +180,8 @@ def test_an_interrupted_scan_leaves_no_cluster(server, long, tmp_path, number, w
         stderr=subprocess.PIPE,
         text=True,
         env=server.environment(),
+        # a shell that runs the tests in the background has them, and their children, ignore SIGINT
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         for line in process.stderr:
