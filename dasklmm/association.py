@@ -295,7 +295,7 @@ def _stored(scan: Scan, store: str, resume: bool, overwrite: bool) -> xr.Dataset
     found = differences(store, inputs)
     if found is None or overwrite:
         vacant(store, overwrite or unfinished(store), "results")
-    work = f"{store}.work"
+    work = _work_of(store)
     if found == [] and resume and not overwrite and not present(work):
         return open_results(store)  # also where nothing can be written
     with one_writer(work) as still_ours:
@@ -315,6 +315,15 @@ def _stored(scan: Scan, store: str, resume: bool, overwrite: bool) -> xr.Dataset
             write_results(done, store, inputs, overwrite=overwrite)
         clear(work)
     return done
+
+
+def _work_of(store: str) -> str:
+    return f"{store}.work"
+
+
+def unfinished_work(store: str) -> bool:
+    """Whether a run into this store left work that the same run takes up."""
+    return get(f"{_work_of(store)}/inputs.json") is not None
 
 
 def _check_unchanged(scan: Scan, inputs: dict[str, Any], work: str) -> None:

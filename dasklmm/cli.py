@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import errno
-import functools
-import importlib.util
 import re
 import shlex
-import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import click
 
 from dasklmm import __version__
+from dasklmm.cluster_options import Cluster, client_of, cluster_options
 from dasklmm.errors import DaskLMMError
 
 # Dask, xarray and the rest are imported by the commands that use them: --help answers at once.
@@ -43,8 +38,8 @@ def _folder(path: Path) -> None:
     """Make a directory, or say in one message why it cannot be."""
     if re.match(r"[a-z][a-z0-9+.-]+:/", str(path)):
         raise click.ClickException(
-            f"--out is a directory of this machine, and {str(path)!r} is a URL. Results are written to one from "
-            "Python: dasklmm.gwas(…, store=URL)."
+            f"--out is a directory of this machine, and {str(path)!r} is a URL. Results are written to one as "
+            "--store URL (from Python store=URL), beside an --out for the tables and plots."
         )
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -67,171 +62,30 @@ def main() -> None:
     """Exact linear mixed models for association studies, out of core."""
 
 
-class _Bounds(click.ParamType):
-    name = "MIN:MAX"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
-        try:
-            least, most = (int(part) for part in value.split(":"))
-        except ValueError:
-            self.fail(f"{value!r} is not MIN:MAX, such as 2:20.", param, ctx)
-        if not 1 <= least <= most:
-            self.fail(f"{value!r}: MIN is 1 or more, and MAX is not below it.", param, ctx)
-        return least, most
+def _format_option(text: str, *, required: bool = False) -> Any:
+    formats = click.Choice(["tsv", "gemma", "regenie", "ssf", "parquet"])
+    return click.option("--format", "formats", multiple=True, required=required, type=formats, help=text)
 
 
-@dataclass(frozen=True)
-class _Cluster:
-    """Where the work is done, as the options say."""
-
-    workers: int | None = None
-    scheduler: str | None = None
-    gateway: str | None = None
-    adapt: tuple[int, int] | None = None
-    gateway_option: tuple[str, ...] = ()
-    worker_timeout: float = 600.0
-
-    def options(self) -> dict[str, str]:
-        """Of the gateway, by name."""
-        pairs = [text.partition("=") for text in self.gateway_option]
-        for name, sign, _ in pairs:
-            if not name or not sign:
-                raise click.UsageError(f"--gateway-option is KEY=VALUE, not {name + sign!r}.")
-        return {name: value for name, _, value in pairs}
-
-    def shown(self, arguments: list[str]) -> list[str]:
-        """Arguments as a report may hold them: values of the gateway's options may be credentials."""
-        for text in self.gateway_option:
-            name = text.partition("=")[0]
-            arguments = [f"{a.removesuffix(text)}{name}=…" if a.endswith(text) else a for a in arguments]
-        return arguments
-
-
-def _scheduler_options(function: Any) -> Any:
-    @functools.wraps(function)
-    def gathered(**given: Any) -> Any:
-        chosen = {field.name: given.pop(field.name) for field in fields(_Cluster)}
-        return function(cluster=_Cluster(**chosen), **given)
-
+def _results_options(function: Any) -> Any:
+    """RESULTS, and where what is made of which of its phenotypes goes."""
     for option in (
         click.option(
-            "--worker-timeout",
-            type=click.FloatRange(min=0, min_open=True),
-            default=600.0,
-            show_default=True,
-            metavar="SECONDS",
-            help="How long to wait for the workers of a gateway.",
-        ),
-        click.option(
-            "--gateway-option",
+            "--pheno-col",
+            metavar="NAME",
             multiple=True,
-            metavar="KEY=VALUE",
-            help="An option of the gateway's clusters, such as worker_memory=8; repeatable.",
+            help="Of several phenotypes this one; repeatable.  [default: all]",
         ),
-        click.option("--adapt", type=_Bounds(), help="Workers of --gateway that follow the load."),
         click.option(
-            "--gateway",
-            metavar="URL",
-            help="Make a cluster at this dask-gateway server, with --workers or --adapt, and stop it at the end.",
+            "--out",
+            type=click.Path(path_type=Path),
+            metavar="DIR",
+            help="Directory of the files.  [default: beside the results]",
         ),
-        click.option("--scheduler", metavar="ADDR", help="Address of a running Dask scheduler."),
-        click.option(
-            "--workers",
-            type=click.IntRange(min=1),
-            help="Start a local cluster of this many worker processes.  [default: threads of this process]",
-        ),
+        click.argument("results", type=click.Path(exists=True, path_type=Path)),
     ):
-        gathered = option(gathered)
-    return gathered
-
-
-@contextmanager
-def _client(cluster: _Cluster, read: str | None = None, write: str | None = None) -> Iterator[None]:
-    """The Dask client asked for, or none: threads. Workers elsewhere must see what is read and written."""
-    if cluster.scheduler is not None and (cluster.workers is not None or cluster.gateway is not None):
-        other = "--workers" if cluster.workers is not None else "--gateway"
-        raise click.UsageError(f"give {other} or --scheduler, not both.")
-    if cluster.gateway is None and (cluster.adapt is not None or cluster.gateway_option):
-        raise click.UsageError("--adapt and --gateway-option are for --gateway.")
-    if cluster.gateway is not None and (cluster.workers is None) == (cluster.adapt is None):
-        raise click.UsageError("give --workers N or --adapt MIN:MAX with --gateway, one of the two.")
-    options = cluster.options()
-    with ExitStack() as stack:
-        if cluster.gateway is not None:
-            from dasklmm.gateway import gateway_client
-
-            stack.enter_context(_signals_raised())
-            client = stack.enter_context(
-                gateway_client(
-                    cluster.gateway,
-                    n_workers=cluster.workers,
-                    adapt=cluster.adapt,
-                    options=options,
-                    timeout=cluster.worker_timeout,
-                    tell=lambda line: click.echo(line, err=True),
-                )
-            )
-            _check_paths(client, read, write)
-            _say_page(client)
-        elif cluster.workers is not None:
-            from dasklmm.cluster import local_cluster
-
-            local = stack.enter_context(local_cluster(cluster.workers))
-            client = stack.enter_context(local.get_client())
-            # without bokeh nothing is served there
-            dashboard = f", dashboard {local.dashboard_link}" if importlib.util.find_spec("bokeh") else ""
-            click.echo(f"{cluster.workers} workers{dashboard}", err=True)
-            _say_page(client)
-        elif cluster.scheduler is not None:
-            from distributed import Client
-
-            try:
-                client = stack.enter_context(Client(cluster.scheduler, timeout=10))
-            except (OSError, ValueError) as error:
-                raise click.ClickException(
-                    f"no Dask scheduler answers at {cluster.scheduler!r} ({error}). Check the address, or give "
-                    "--workers."
-                ) from error
-            from dasklmm.preflight import check_versions
-
-            for line in check_versions(client):
-                click.echo(line, err=True)
-            _check_paths(client, read, write)
-            _say_page(client)
-        yield
-
-
-def _check_paths(client: Any, read: str | None, write: str | None) -> None:
-    from dasklmm.preflight import check_paths
-
-    check_paths(client, [] if read is None else [read], [] if write is None else [write])
-
-
-@contextmanager
-def _signals_raised() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP unwind the run, as an interruption does, so that a cluster that costs is stopped."""
-
-    def leave(number: int, frame: Any) -> None:
-        raise SystemExit(128 + number)
-
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP
-                before[number] = signal.signal(number, leave)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _say_page(client: Any) -> None:
-    from dasklmm.live import page_url
-
-    url = page_url(client)
-    if url is not None:
-        click.echo(f"the scan, live: {url}", err=True)
+        function = option(function)
+    return function
 
 
 @main.command()
@@ -345,14 +199,8 @@ def _say_page(client: Any) -> None:
     help="Clump hits by r² in the genotypes too, as PLINK's --clump (p 1e-4 and 0.01, r² 0.5, 250 kb): "
     "clumps.tsv, and the report's hits.",
 )
-@click.option(
-    "--format",
-    "formats",
-    multiple=True,
-    type=click.Choice(["tsv", "gemma", "regenie", "ssf", "parquet"]),
-    help="Write the table in this format too, beside results.tsv.gz; repeatable.",
-)
-@_scheduler_options
+@_format_option("Write the table in this format too, beside results.tsv.gz; repeatable.")
+@cluster_options
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Directory of the results."
 )
@@ -374,7 +222,7 @@ def gwas(
     variants: str | None,
     contigs: tuple[str, ...],
     regions: tuple[str, ...],
-    cluster: _Cluster,
+    cluster: Cluster,
     out: Path,
     store: str | None,
     quiet: bool,
@@ -393,16 +241,19 @@ def gwas(
     if "://" not in genotypes and not any(
         Path(f"{genotypes}{end}").exists() for end in ("", ".bed", ".pgen")
     ):
-        raise click.ClickException(f"there are no genotypes at {genotypes!r}, nor at {genotypes + '.bed'!r}.")
+        raise click.ClickException(
+            f"there are no genotypes at {genotypes!r}, nor at {genotypes + '.bed'!r} or {genotypes + '.pgen'!r}."
+        )
     if pheno is None:
-        fam = Path(genotypes.removesuffix(".bed") + ".fam")
+        fam = Path(re.sub(r"\.(bed|pgen|bgen)$", "", genotypes) + ".fam")
         if not fam.is_file():
             raise click.UsageError(f"give --pheno: there is no {fam} whose phenotype could be used.")
         pheno = str(fam)
     from dasklmm.readers.tables import read_ids
 
     _folder(out)
-    with _client(cluster, genotypes, store or str(out / "results.zarr")):
+    store = store or str(out / "results.zarr")
+    with client_of(cluster, genotypes, store):
         run_scan(
             genotypes,
             pheno,
@@ -436,6 +287,7 @@ def run_scan(
 ) -> None:
     """Scan, write the files of a run, and say in a few lines what was found and where it is."""
     import dasklmm
+    from dasklmm.association import unfinished_work
     from dasklmm.describe import findings, strongest
     from dasklmm.formats_out import check_formats
     from dasklmm.outputs import write_outputs
@@ -444,7 +296,8 @@ def run_scan(
     start = time.perf_counter()
     check_formats(formats)  # before any work
     _folder(out)
-    if (out / "results.zarr.work" / "inputs.json").exists() and not options.get("overwrite"):
+    store = store or str(out / "results.zarr")
+    if unfinished_work(store) and not options.get("overwrite"):
         click.echo("found the work of an unfinished run", err=True)
     progress = Terminal()
     try:
@@ -452,7 +305,7 @@ def run_scan(
             genotypes,
             pheno,
             covar,
-            store=store or out / "results.zarr",
+            store=store,
             progress=None if quiet else progress,
             **options,
         )
@@ -557,7 +410,7 @@ def demo(out: Path, samples: int, variants: int, seed: int, workers: int) -> Non
     click.echo(f"simulating {samples:,} samples x {variants:,} variants")
     cohort = simulate_cohort(samples, variants, seed=seed, **DEMONSTRATION)
     paths = write_cohort(cohort, out / "cohort", overwrite=True)
-    with _client(_Cluster(workers=workers)):
+    with client_of(Cluster(workers=workers)):
         run_scan(
             str(paths["genotypes"]),
             str(paths["phenotypes"]),
@@ -594,7 +447,7 @@ def demo(out: Path, samples: int, variants: int, seed: int, workers: int) -> Non
     show_default=True,
     help="Precision of the products of genotypes.",
 )
-@_scheduler_options
+@cluster_options
 @click.option(
     "--out", required=True, metavar="PATH", help="Where it is kept, as a Zarr group: a path or URL."
 )
@@ -605,7 +458,7 @@ def kinship(
     samples: str | None,
     rank: int | None,
     precision: str,
-    cluster: _Cluster,
+    cluster: Cluster,
     out: str,
     overwrite: bool,
 ) -> None:
@@ -634,7 +487,7 @@ def kinship(
             )
         ds = ds.isel(sample=kept)
     size = f"{ds.sizes['sample']:,} samples, {ds.sizes['variant']:,} variants"
-    with _client(cluster, genotypes, out):
+    with client_of(cluster, genotypes, out):
         if rank is None:
             vacant(out, overwrite or arrays.unfinished(out), "kinship")  # before any work
             arrays.write_kinship(dasklmm.kinship(ds, method, precision=precision), out, overwrite=overwrite)
@@ -649,19 +502,7 @@ def kinship(
 
 
 @main.command()
-@click.argument("results", type=click.Path(exists=True, path_type=Path))
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Directory of the plots.  [default: beside the results]",
-)
-@click.option(
-    "--pheno-col",
-    metavar="NAME",
-    multiple=True,
-    help="Of several phenotypes this one; repeatable.  [default: all]",
-)
+@_results_options
 def plot(results: Path, out: Path | None, pheno_col: tuple[str, ...]) -> None:
     """Draw manhattan.png and qq.png from RESULTS (a results.zarr, or a run's directory).
 
@@ -700,27 +541,8 @@ def _each_phenotype(
 
 
 @main.command()
-@click.argument("results", type=click.Path(exists=True, path_type=Path))
-@click.option(
-    "--format",
-    "formats",
-    multiple=True,
-    required=True,
-    type=click.Choice(["tsv", "gemma", "regenie", "ssf", "parquet"]),
-    help="Repeatable.",
-)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Directory of the files.  [default: beside the results]",
-)
-@click.option(
-    "--pheno-col",
-    metavar="NAME",
-    multiple=True,
-    help="Of several phenotypes this one; repeatable.  [default: all]",
-)
+@_format_option("Repeatable.", required=True)
+@_results_options
 @click.option(
     "--genome-assembly",
     default="unknown",

@@ -29,6 +29,7 @@ FLOORS = {
         "preflight",
         "gateway",
         "datasets",
+        "cluster_options",
         "cli",
     ],
 }
