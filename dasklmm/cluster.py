@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import multiprocessing
 import os
 from typing import TYPE_CHECKING, Any
@@ -33,12 +34,26 @@ WORKER_CONFIGURATION = {
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
     "distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT,
+    "distributed.worker.preload": ["dasklmm.cluster"],
 }
 
 _GUARD = (
     "Each worker process imports the script that starts it: put the call of local_cluster under `if __name__ == "
     '"__main__":`.'
 )
+
+
+def dask_setup(worker: Any) -> None:
+    """Called by each worker process as it starts (Dask's preload).
+
+    The scheduler lives in the process that started the workers: a heartbeat fails when both end, and no other
+    way. distributed logs that with a traceback, which a user would take for an error of the run.
+    """
+    logging.getLogger("distributed.worker").addFilter(_not_of_a_heartbeat)
+
+
+def _not_of_a_heartbeat(record: logging.LogRecord) -> bool:
+    return "Failed to communicate with scheduler during heartbeat" not in record.getMessage()
 
 
 def local_cluster(

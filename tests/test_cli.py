@@ -32,8 +32,7 @@ def run(*arguments, expect=0):
         check=False,
     )
     assert done.returncode == expect, done.stdout + done.stderr
-    # a worker whose heartbeat meets the end of its cluster says so with distributed's own traceback
-    assert "Traceback" not in done.stderr or "heartbeat_worker" in done.stderr
+    assert "Traceback" not in done.stderr
     return done
 
 

@@ -98,6 +98,24 @@ def test_lazy_alternatives(client, problem, tmp_path):
     np.testing.assert_allclose(stored, pa, atol=1e-12)
 
 
+def test_a_heartbeat_that_meets_the_end_is_not_told(client):
+    """It would show a traceback after a run that went well; whatever else a worker says is told."""
+
+    def told():
+        import io
+        import logging
+
+        text, logger = io.StringIO(), logging.getLogger("distributed.worker")
+        handler = logging.StreamHandler(text)
+        logger.addHandler(handler)
+        logger.error("Failed to communicate with scheduler during heartbeat.")
+        logger.error("another")
+        logger.removeHandler(handler)
+        return text.getvalue()
+
+    assert set(client.run(told).values()) == {"another\n"}
+
+
 def test_kinship(client, cohort):
     genotypes = dasklmm.open_genotypes(cohort[0], chunks=64)
     got = dasklmm.kinship(genotypes).compute()
