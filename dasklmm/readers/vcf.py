@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import zarr
+
 from dasklmm.errors import GenotypeFormatError, MissingExtraError, OptionError, StoreError
 
 
@@ -20,6 +22,13 @@ def _bio2zarr() -> Any:
             "VCF files are converted by bio2zarr with cyvcf2, which are not installed: pip install 'dasklmm[vcf]'"
         ) from error
     return vcf
+
+
+def _is_vcf_zarr(path: Path) -> bool:
+    try:
+        return "vcf_zarr_version" in zarr.open_group(str(path), mode="r").attrs
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
 
 
 def convert_vcf(
@@ -58,7 +67,7 @@ def convert_vcf(
     GenotypeFormatError
         A file is not there, or is no VCF that bio2zarr reads; or no genotype or dosage of it could be read here.
     StoreError
-        `out` exists already.
+        `out` exists already, or is to be replaced and is no VCF-Zarr.
 
     Notes
     -----
@@ -80,8 +89,13 @@ def convert_vcf(
     for path in files:
         if not path.is_file():
             raise GenotypeFormatError(f"there is no VCF at {str(path)!r}.")
-    if out.exists() and not overwrite:
-        raise StoreError(f"{str(out)!r} exists already. Give another path, or overwrite (--overwrite).")
+    if out.exists():
+        if not overwrite:
+            raise StoreError(f"{str(out)!r} exists already. Give another path, or overwrite (--overwrite).")
+        if not _is_vcf_zarr(out):
+            raise StoreError(
+                f"{str(out)!r} holds something that is no VCF-Zarr, which is never replaced. Give another path."
+            )
     vcf = _bio2zarr()
     partial = out.with_name(f"{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)

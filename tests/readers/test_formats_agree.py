@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 import subprocess
 import sys
 
@@ -313,6 +314,21 @@ def test_vcf_says_how_and_conversion_keeps_what_is_there(cohort, tmp_path):
         dasklmm.open_genotypes(vcf)
     with pytest.raises(StoreError, match="exists already"):
         convert_vcf(vcf, paths["vcf"])
+    other = tmp_path / "thesis"
+    other.mkdir()
+    (other / "chapter").write_text("years of work")
+    with pytest.raises(StoreError, match="no VCF-Zarr, which is never replaced"):
+        convert_vcf(vcf, other, overwrite=True)
+    assert (other / "chapter").read_text() == "years of work"
+    shutil.rmtree(other)
+    copy = tmp_path / "copy.vcz"
+    shutil.copytree(paths["vcf"], copy)
+    one = sorted(paths["vcf"].parent.glob("c?.vcf.gz"))[-1]
+    convert_vcf(one, copy, overwrite=True)
+    assert (
+        dasklmm.open_genotypes(copy).sizes["variant"] < dasklmm.open_genotypes(paths["vcf"]).sizes["variant"]
+    )
+    shutil.rmtree(copy)
     with pytest.raises(GenotypeFormatError, match=r"must be indexed.*bcftools index"):
         convert_vcf(vcf, tmp_path / "c.vcz")
     (tmp_path / "bad.vcf").write_text("no VCF\n")
