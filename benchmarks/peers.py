@@ -251,7 +251,7 @@ def gap(a: pd.Series, b: pd.Series) -> tuple[float, int]:
 
 
 def run(folder: Path, commands: Sequence[Sequence[str]]) -> None:
-    """Commands one after the other; SystemExit with the end of what a failed one said."""
+    """Commands one after the other; RuntimeError with the end of what a failed one said."""
     for command in commands:
         # peers use the cores as they do by themselves; so do we
         environment = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}

@@ -218,7 +218,10 @@ def refit(bench: Bench, precision: str) -> Iterator[Row]:
     least = max(runs["per variant"].least - runs["null"].least, 1e-9)
     yield Row(
         "refit", precision, bench.workers, runs["limit"], Spread.of([least, *(max(v, least) for v in added)]), "s",
-        0.5, note=f"{n:,} x {m:,}, {nodes} columns; per variant less null", more={"variants": m, "samples": n},
+        0.5, note=f"{n:,} x {m:,}, {nodes} columns; per variant less null", more={
+            "variants": m, "samples": n,
+            "null_runs": runs["null"].runs, "per_variant_runs": runs["per variant"].runs,
+        },
     )  # fmt: skip
     both = [a + b for a, b in zip(runs["limit"].runs, runs["rotation"].runs, strict=True)]
     yield Row(

@@ -141,7 +141,7 @@ def join(
             seen.append(("covariates, without a gap,", complete.index))
         if samples is not None:
             seen.append(("chosen samples", samples))
-        raise SampleError(_too_few(int(used.sum()), parameters, seen))
+        raise SampleError(_too_few(int(used.sum()), parameters, intercept, seen))
     sample_id = ids[used]
     y = known.loc[sample_id].to_numpy(dtype=np.float64)
     what = f"phenotype {response.name!r}"
@@ -158,7 +158,7 @@ def join(
     )
 
 
-def _too_few(found: int, parameters: int, seen: list[tuple[str, Any]]) -> str:
+def _too_few(found: int, parameters: int, intercept: bool, seen: list[tuple[str, Any]]) -> str:
     listed = [
         f"the {name} ({len(ids):,} samples{f', such as {some(ids[:2])}' if len(ids) else ''})"
         for name, ids in seen
@@ -166,7 +166,8 @@ def _too_few(found: int, parameters: int, seen: list[tuple[str, Any]]) -> str:
     text = f"only {found:,}" if found else "no"
     text += f" sample{'s are' if found > 1 else ' is'} in all of {', '.join(listed)}"
     if found:
-        text += f"; more than {parameters} are needed for {parameters} covariates, an intercept among them"
+        among = ", an intercept among them" if intercept else ""
+        text += f"; more than {parameters} are needed for {parameters} covariates{among}"
     joined = any(":" in str(i) for i in seen[0][1][:1])
     return f"{text}. Check that the files use the same sample ids" + (
         " (those of the genotypes are FID:IID, as their IIDs repeat)." if joined else "."

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gzip
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ GENOME_WIDE = 5e-8
 WINDOW = 1_000_000
 MISSING = "#NA"
 # From here on a float64 p-value is at risk of underflow, and GWAS-SSF asks for its logarithm.
-_UNDERFLOW = 300.0
-_ROWS = 65_536
+UNDERFLOW = 300.0
+ROWS = 65_536
 # Columns of variance_ratio="per_variant", and of an interaction.
 _OWN = ("log_gamma", "log_gamma_ml", "log_likelihood", "beta_main", "standard_error_main")
 # Digits compress badly: higher levels take thrice the time for a few per cent.
@@ -57,24 +58,35 @@ def write_tsv(results: xr.Dataset, path: str | Path) -> None:
 
     Source: Hayhurst et al. 2022, GWAS-SSF (https://github.com/EBISPOT/gwas-summary-statistics-standard).
     """
-    path = Path(path)
     columns = _columns(results)
+    with whole_file(Path(path)) as write:
+        write("\t".join(name for name, _, _ in columns) + "\n")
+        for start in range(0, results.sizes["variant"], ROWS):
+            rows = slice(start, start + ROWS)
+            size = len(range(*rows.indices(results.sizes["variant"])))
+            texts = [
+                [MISSING] * size if values is None else text(np.asarray(values[rows]))
+                for _, values, text in columns
+            ]
+            lines = map("\t".join, zip(*texts, strict=True))
+            write("\n".join(lines) + "\n")
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Callable[[str], object]]:
+    """Give a function that writes text to a file, which is there once all is written.
+
+    Gzipped where its name says so; the same text gives the same bytes.
+    """
     partial = path.with_name(f"{path.name}.partial")
     try:
-        with (
-            open(partial, "wb") as raw,
-            gzip.GzipFile(filename="", fileobj=raw, mode="wb", compresslevel=_GZIP_LEVEL, mtime=0) as file,
-        ):
-            file.write(("\t".join(name for name, _, _ in columns) + "\n").encode())
-            for start in range(0, results.sizes["variant"], _ROWS):
-                rows = slice(start, start + _ROWS)
-                size = len(range(*rows.indices(results.sizes["variant"])))
-                texts = [
-                    [MISSING] * size if values is None else text(np.asarray(values[rows]))
-                    for _, values, text in columns
-                ]
-                lines = map("\t".join, zip(*texts, strict=True))
-                file.write(("\n".join(lines) + "\n").encode())
+        with ExitStack() as stack:
+            file: Any = stack.enter_context(open(partial, "wb"))
+            if path.suffix == ".gz":
+                file = stack.enter_context(
+                    gzip.GzipFile(filename="", fileobj=file, mode="wb", compresslevel=_GZIP_LEVEL, mtime=0)
+                )
+            yield lambda text: file.write(text.encode())
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -235,7 +247,7 @@ def _columns(results: xr.Dataset) -> list[tuple[str, Any, Callable[[np.ndarray],
 
     p = ("p_value", *column("p_value", _float_texts))
     log_p = ("neg_log_10_p_value", *column("neg_log10_p_value", _float_texts))
-    if (floats(results, "neg_log10_p_value") > _UNDERFLOW).any():
+    if (floats(results, "neg_log10_p_value") > UNDERFLOW).any():
         p, log_p = log_p, p
     # beta is then of the product, which a reader of the table alone must see
     name = str(results.attrs.get("interaction") or "")

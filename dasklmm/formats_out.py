@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from dasklmm.errors import MissingExtraError, OptionError, StoreError
-from dasklmm.export import check_one_phenotype, contigs, floats, positions, strings, write_tsv
+from dasklmm.export import (
+    ROWS,
+    UNDERFLOW,
+    check_one_phenotype,
+    contigs,
+    floats,
+    positions,
+    strings,
+    whole_file,
+    write_tsv,
+)
+from dasklmm.wording import title
 
 __all__ = ["FORMATS", "check_formats", "write_format"]
 
@@ -30,9 +39,6 @@ FORMATS = {
     "ssf": "results.ssf.tsv.gz",
     "parquet": "results.parquet",
 }
-_ROWS = 65_536
-# From here on a float64 p-value is at risk of underflow.
-_UNDERFLOW = 300.0
 # GWAS-SSF's numbers of the contigs that have names.
 _SSF_CONTIGS = {**{str(k): k for k in range(1, 26)}, "X": 23, "Y": 24, "M": 25, "MT": 25}
 _FLOAT = "%.10g"
@@ -130,38 +136,14 @@ def _pyarrow() -> Any:
     return pyarrow
 
 
-@contextmanager
-def _whole(path: Path) -> Iterator[IO[str]]:
-    """A text file that is there when it is complete; gzipped where its name says so, the same bytes each time."""
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        with open(partial, "wb") as raw:
-            if path.suffix == ".gz":
-                with gzip.GzipFile(filename="", fileobj=raw, mode="wb", compresslevel=4, mtime=0) as file:
-                    yield _Text(file)  # type: ignore[misc]
-            else:
-                yield _Text(raw)  # type: ignore[misc]
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-class _Text:
-    def __init__(self, file: Any) -> None:
-        self.file = file
-
-    def write(self, text: str) -> None:
-        self.file.write(text.encode())
-
-
 def _table(path: Path, columns: dict[str, Any], rows: np.ndarray, sep: str, missing: str) -> None:
     """Write columns (variant), of which some rows."""
-    with _whole(path) as file:
-        file.write(sep.join(columns) + "\n")
-        for start in range(0, rows.size, _ROWS):
-            some = rows[start : start + _ROWS]
+    with whole_file(path) as write:
+        write(sep.join(columns) + "\n")
+        for start in range(0, rows.size, ROWS):
+            some = rows[start : start + ROWS]
             texts = [_texts(np.asarray(values)[some], missing, sep) for values in columns.values()]
-            file.write("\n".join(map(sep.join, zip(*texts, strict=True))) + "\n")
+            write("\n".join(map(sep.join, zip(*texts, strict=True))) + "\n")
 
 
 def _texts(values: np.ndarray, missing: str, sep: str) -> list[str]:
@@ -188,7 +170,7 @@ def _p_texts(log_p: np.ndarray) -> np.ndarray:
     """p-values as text, also those that no float holds."""
     out = []
     for value in log_p.tolist():
-        if value <= _UNDERFLOW or not np.isfinite(value):
+        if value <= UNDERFLOW or not np.isfinite(value):
             out.append(_FLOAT % 10.0**-value)
         else:
             exponent = int(np.floor(-value))
@@ -268,7 +250,7 @@ def _ssf(results: xr.Dataset, path: Path, genome_assembly: str) -> int:
     ids = _given(results, "variant_id")
     rs = np.array([bool(re.fullmatch("rs[0-9]+", v)) for v in ids.tolist()])
     allowed = np.array([bool(re.fullmatch("[A-Za-z0-9_]+", v)) for v in ids.tolist()])
-    beyond = bool((log_p[rows] > _UNDERFLOW).any())
+    beyond = bool((log_p[rows] > UNDERFLOW).any())
     columns: dict[str, Any] = {
         "chromosome": contig,
         "base_pair_location": place,
@@ -307,7 +289,7 @@ def _ssf_metadata(results: xr.Dataset, path: Path, genome_assembly: str) -> None
     frequency = attrs.get("min_allele_frequency", 0.0)
     fields = {
         "date_metadata_last_modified": datetime.fromisoformat(created).date(),
-        "trait_description": [str(attrs["phenotype"])] if attrs.get("phenotype") else None,
+        "trait_description": [title(attrs)] if attrs.get("phenotype") else None,
         "genome_assembly": genome_assembly,
         "coordinate_system": "1-based",
         "samples": [{"sample_size": int(attrs["n"])}] if "n" in attrs else None,
@@ -320,8 +302,8 @@ def _ssf_metadata(results: xr.Dataset, path: Path, genome_assembly: str) -> None
         "is_harmonised": False,
         "is_sorted": True,
     }
-    with _whole(path.with_name(f"{path.name}-meta.yaml")) as file:
-        file.write(yaml.safe_dump({k: v for k, v in fields.items() if v is not None}, sort_keys=False))
+    with whole_file(path.with_name(f"{path.name}-meta.yaml")) as write:
+        write(yaml.safe_dump({k: v for k, v in fields.items() if v is not None}, sort_keys=False))
 
 
 def _parquet(results: xr.Dataset, path: Path) -> int:
@@ -343,8 +325,8 @@ def _parquet(results: xr.Dataset, path: Path) -> int:
     schema = table(slice(0, 1)).schema.with_metadata({b"dasklmm": told.encode()})
     batches = (
         batch
-        for start in range(0, results.sizes["variant"], _ROWS)
-        for batch in table(slice(start, start + _ROWS)).cast(schema).to_batches()
+        for start in range(0, results.sizes["variant"], ROWS)
+        for batch in table(slice(start, start + ROWS)).cast(schema).to_batches()
     )
     partial = path.with_name(f"{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)

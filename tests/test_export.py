@@ -131,7 +131,7 @@ def test_same_results_give_the_same_bytes(tmp_path):
 
 def test_pieces_leave_no_trace(tmp_path, monkeypatch):
     export.write_tsv(scan(), tmp_path / "whole.tsv.gz")
-    monkeypatch.setattr(export, "_ROWS", 7)
+    monkeypatch.setattr(export, "ROWS", 7)
     export.write_tsv(scan(), tmp_path / "pieces.tsv.gz")
     whole, pieces = (gzip.decompress((tmp_path / f"{n}.tsv.gz").read_bytes()) for n in ("whole", "pieces"))
     assert whole == pieces

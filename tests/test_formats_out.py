@@ -113,6 +113,7 @@ def test_gwas_ssf(results, tmp_path, case):
         given = beyond(given)
     if case == "interaction":
         given["beta_main"] = "variant", np.arange(110.0)
+        given.attrs["interaction"] = "sex"
     path, left_out = write_format(
         given[{"variant": slice(None, None, -1)}], "ssf", tmp_path, genome_assembly="GRCh38"
     )
@@ -137,7 +138,8 @@ def test_gwas_ssf(results, tmp_path, case):
     assert meta["data_file_md5sum"] == hashlib.md5(path.read_bytes()).hexdigest()
     assert meta["genome_assembly"] == "GRCh38"
     assert meta["samples"] == [{"sample_size": 60}]
-    assert meta["trait_description"] == ["height"]
+    covariate = given.attrs.get("interaction")
+    assert meta["trait_description"] == [f"height, variant × {covariate}" if covariate else "height"]
     python = os.environ.get("DASKLMM_SSF_PYTHON")
     if not python:
         pytest.skip("the validator is not there: set DASKLMM_SSF_PYTHON to a Python with gwas-sumstats-tools")

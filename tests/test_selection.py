@@ -194,7 +194,7 @@ def test_too_few_samples_are_said_before_any_covariate(cohort, tables, count, me
     with pytest.raises(errors.SampleError, match=message) as caught:
         dasklmm.gwas(cohort, y, x, samples=ids)
     assert "such as )" not in str(caught.value)
-    assert ("more than 3 are needed" in str(caught.value)) == bool(count)
+    assert ("more than 3 are needed for 3 covariates, an intercept" in str(caught.value)) == bool(count)
 
 
 def test_chosen_samples(cohort, tables):

@@ -177,7 +177,7 @@ def scan_block(
     Returns
     -------
     ScanStats
-        Cost 2 eigen sample flop a variant, and 2 eigen (2 + covariate) a phenotype; memory `product_rows`
+        Cost 2 eigen sample flop a variant, and 2 eigen (2 + covariate) a phenotype; memory `product_rows` rows
         beside the block. A phenotype's numbers do not depend on the others.
 
     Raises
