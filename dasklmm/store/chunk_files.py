@@ -1,8 +1,8 @@
 """Rows of an uncompressed Zarr array, read from its chunk files straight into place.
 
-Zarr's own reading decodes every chunk into memory of its own and copies it from there. Of 0.39 GB of float32 in blocks
-of 32 MB, in the page cache: `readinto` alone 0.05 to 0.07 s, this 0.09 to 0.12, Zarr 0.17 (after a first pass); tests on
-them 0.63 s on one worker and 0.38 on two, where Zarr's reading gave 0.69 and 0.49.
+Zarr's own reading decodes every chunk into memory of its own and copies it from there. Of 0.39 GB of float32 in
+blocks of 32 MB, in the page cache: `readinto` alone 0.05 to 0.07 s, this 0.09 to 0.12, Zarr 0.17 (after a first
+pass).
 """
 
 from __future__ import annotations
