@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 import dasklmm
-from dasklmm import cli
+from dasklmm import cli, cluster_options
 from dasklmm.errors import ClusterError, OptionError, StoreError
 from dasklmm.store.results import open_results
 
@@ -292,7 +292,7 @@ def test_values_of_the_environment_are_not_shown(server, options):
 def test_values_of_options_are_not_in_a_report():
     given = ("environment={KEY: hidden}", "worker_cores=1")
     arguments = ["gwas", "--gateway-option", given[0], f"--gateway_option={given[1]}", "--quiet"]
-    assert cli._Cluster(gateway_option=given).shown(arguments) == [
+    assert cluster_options.Cluster(gateway_option=given).shown(arguments) == [
         "gwas", "--gateway-option", "environment=…", "--gateway_option=worker_cores=…", "--quiet",
     ]  # fmt: skip
 
