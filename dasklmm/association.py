@@ -268,6 +268,7 @@ def gwas(
             most,
             streamed,
             shape.groups_per_read(room, most),
+            budget.decompositions_at_once(largest, room, run.parallelism()),
             Clock(watcher),
             selection,
             filters,

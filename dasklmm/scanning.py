@@ -45,10 +45,6 @@ logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 
-# Samples from which an eigendecomposition on a worker takes all cores. Below it a second thread gains little,
-# and loses tenfold where another process holds its core: OpenBLAS's threads wait by spinning.
-ALL_CORES_FROM = 2048
-
 
 @dataclass
 class Clock:
@@ -147,6 +143,8 @@ class Scan:
         P is read piece by piece.
     per_read : int
         Groups whose Gram matrices one task adds to.
+    side_by_side : int
+        Decompositions of kinships that there is room for at once.
     clock : Clock
     selection : Selection, optional
         Which variants are tested; the kinship is of all. Default: all.
@@ -166,6 +164,7 @@ class Scan:
         most: int,
         streamed: bool,
         per_read: int,
+        side_by_side: int,
         clock: Clock,
         selection: Selection | None = None,
         filters: Filters | None = None,
@@ -173,6 +172,11 @@ class Scan:
         self.ds, self.rows, self.cohorts, self.contigs = ds, rows, cohorts, contigs
         self.given, self.options, self.ranks, self.dtype = given, options, ranks, dtype
         self.most, self.streamed, self.per_read, self.clock = most, streamed, per_read, clock
+        large = any(cohort.y.size >= spectrum.MANY_SAMPLES for cohort in cohorts.all)
+        alone = large or given is not None or options["truncated"]
+        self.side_by_side = 1 if alone else side_by_side
+        # units decomposed in this run, and why there is no rotation
+        self.decomposed: dict[tuple[int, int], KinshipError | None] = {}
         self.columns = associate.VARIANCE_RATIOS[options["variance_ratio"]]
         if options["interaction"]:
             self.columns = (*self.columns, *associate.INTERACTION_COLUMNS)
@@ -286,6 +290,8 @@ class Scan:
             index = self.indexes[i]
             if not index.size:
                 continue
+            with self.clock.stage("null model"):
+                self._decompose_from(kept, i)
             nulls: list[list[Null | str]] = []
             for g, group in enumerate(self.cohorts.groups):
                 with self.clock.stage("null model"):
@@ -343,22 +349,42 @@ class Scan:
                 _keep_grams([total], kept, [_total(g)])
             self.variants_in_kinship[g] = _gram(kept, _total(g)).n_variants
 
-    def _nulls(self, kept: Records | Memory, g: int, i: int) -> list[Null | str]:
-        """Null model of each phenotype of a unit, or why there is none; P is left in `kept` if it is needed."""
+    def _decompose_from(self, kept: Records | Memory, i: int) -> None:
+        """Leave the rotations of contig i in `kept`, and of the next contigs what fits beside them."""
+        units, later = self._undecomposed(kept, i), i + 1
+        while units and len(units) < self.side_by_side and later < len(self.contigs):
+            units += self._undecomposed(kept, later)
+            later += 1
+        for start in range(0, len(units), self.side_by_side):
+            together = units[start : start + self.side_by_side]
+            self.decomposed.update(zip(together, self._decompose(kept, together), strict=True))
+
+    def _undecomposed(self, kept: Records | Memory, i: int) -> list[tuple[int, int]]:
+        """Group and contig of the rotations that contig i still needs."""
+        if not self.indexes[i].size:
+            return []
         needed = any(kept.read(name) is None for name in self._tests(i))
+        units = [(g, i) for g in range(len(self.cohorts.groups))]
+        return [
+            unit
+            for unit in units
+            if unit not in self.decomposed
+            and (
+                kept.read(f"null/{self._unit(*unit)}") is None
+                or (needed and not _has_rotation(kept, self._unit(*unit)))
+            )
+        ]
+
+    def _nulls(self, kept: Records | Memory, g: int, i: int) -> list[Null | str]:
+        """Null model of each phenotype of a unit, or why there is none."""
+        computed = (g, i) in self.decomposed
+        self.clock.count("null model", int(not computed), int(computed))
+        if (error := self.decomposed.get((g, i))) is not None:
+            if not self.cohorts.several:
+                raise error
+            return [self._failed(cohort, error) for cohort in self.cohorts.groups[g]]
         name = f"null/{self._unit(g, i)}"
         found = kept.read(name)
-        if found is None or (needed and not _has_rotation(kept, self._unit(g, i))):
-            try:
-                self._decompose(kept, g, i)
-            except KinshipError as error:
-                if not self.cohorts.several:
-                    raise
-                return [self._failed(cohort, error) for cohort in self.cohorts.groups[g]]
-            found = kept.read(name)
-            self.clock.count("null model", 0, 1)
-        else:
-            self.clock.count("null model", 1, 0)
         if found is None:
             raise damaged(kept.path, name)
         table, meta = found
@@ -379,33 +405,46 @@ class Scan:
         logger.warning("phenotype %r has no null model: %s", cohort.phenotype, error)
         return str(error)
 
-    def _decompose(self, kept: Records | Memory, g: int, i: int) -> None:
-        """Leave the rotation of a unit in `kept`."""
-        group, rank, unit = self.cohorts.groups[g], self.ranks[g], self._unit(g, i)
-        y, x = np.column_stack([cohort.y for cohort in group]), group[0].x
+    def _decompose(
+        self, kept: Records | Memory, units: Sequence[tuple[int, int]]
+    ) -> list[KinshipError | None]:
+        """Leave the rotations of some units in `kept`, side by side; why there is none of a unit."""
+        if self.given is not None or self.options["truncated"]:
+            return [_or_why_not(self._decompose_here, kept, *unit) for unit in units]
+        if isinstance(kept, Memory) and run.active_client() is not None:
+            return [_or_why_not(_decompose_kept, kept, *self._of_unit(*unit)) for unit in units]
+        # where the Gram matrices lie: on workers
+        rotate = blocks.delayed_call(_or_why_not, "rotate")
+        return run.run_blocks([rotate(_decompose_kept, kept, *self._of_unit(*unit)) for unit in units])
+
+    def _of_unit(self, g: int, i: int) -> tuple[Any, ...]:
+        """What `_decompose_kept` is told of a unit."""
+        group, unit = self.cohorts.groups[g], self._unit(g, i)
+        y = np.column_stack([cohort.y for cohort in group])
+        without = f"gram/{unit}" if self.options["loco"] else None
+        return unit, _total(g), without, y, group[0].x, self.ranks[g], self._dtype_of_p(g)
+
+    def _dtype_of_p(self, g: int) -> Any:
         # a low-rank inner product is a difference of large terms; float32 would lose 1e-3 of log10 p where
         # one eigenvalue is thousands of times the rest
-        dtype = np.float64 if rank < x.shape[0] else self.dtype
-        without = f"gram/{unit}" if self.options["loco"] else None
-        if self.given is None and isinstance(kept, Records) and not self.options["truncated"]:
-            # where the Gram matrices lie: on a worker, with all of its machine's cores
-            run.call("rotate", _decompose_kept, kept, unit, _total(g), without, y, x, rank, dtype)
-            return
-        if self.options["truncated"]:
+        return np.float64 if self.ranks[g] < self.cohorts.groups[g][0].y.size else self.dtype
+
+    def _decompose_here(self, kept: Records | Memory, g: int, i: int) -> None:
+        """Leave the rotation of a given kinship, or of leading pairs, in `kept`."""
+        unit, _, without, y, x, rank, dtype = self._of_unit(g, i)
+        if self.given is None:
             others = [part for j, part in enumerate(self.slices) if without is None or j != i]
             pairs = leading_pairs(
                 others,
                 rank,
                 self.options["kinship"],
-                samples=group[0].columns,
+                samples=self.cohorts.groups[g][0].columns,
                 dtype=self.dtype,
                 tell=functools.partial(self.clock.tell, "leading pairs"),
             )
             rotation = _Rotation(
                 pairs.p, _table(pairs.p, pairs.s, y, x), pairs.mean_diagonal, pairs.n_variants
             )
-        elif self.given is None:
-            rotation = _rotation(_kinship(kept, _total(g), without), y, x, rank)
         elif isinstance(given := self.given[g], xr.Dataset):
             p, s = np.asarray(given["p"].values), np.asarray(given["s"].values)
             # what a truncated decomposition leaves out is not known, so neither is the kinship's trace
@@ -597,7 +636,7 @@ def _rotation(k: np.ndarray, y: np.ndarray, x: np.ndarray, rank: int) -> _Rotati
         # leaves REML as it is; the plain likelihood of the score test and PVE are then GEMMA's
         k = spectrum.double_centered(k, overwrite=True)
     mean_diagonal = spectrum.mean_diagonal(k)
-    with blocks.all_blas_threads() if x.shape[0] >= ALL_CORES_FROM else blocks.one_blas_thread():
+    with blocks.all_blas_threads() if x.shape[0] >= spectrum.MANY_SAMPLES else blocks.one_blas_thread():
         pairs = spectrum.eigendecompose(k, rank, overwrite=True)
     return _Rotation(pairs.p, _table(pairs.p, pairs.s, y, x), mean_diagonal)
 
@@ -625,8 +664,17 @@ def _keep_rotation(kept: Records | Memory, unit: str, rotation: _Rotation, dtype
     )
 
 
+def _or_why_not(decompose: Callable[..., None], *arguments: Any) -> KinshipError | None:
+    """Decompose; the error of a kinship that cannot be, which ends its own phenotypes alone."""
+    try:
+        decompose(*arguments)
+    except KinshipError as error:
+        return error
+    return None
+
+
 def _decompose_kept(
-    kept: Records,
+    kept: Records | Memory,
     unit: str,
     total: str,
     without: str | None,

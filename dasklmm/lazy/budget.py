@@ -14,6 +14,7 @@ from dasklmm.errors import MemoryBudgetError
 from dasklmm.numerics.alternatives import TILE_BYTES
 from dasklmm.numerics.genotypes import GRAM_TILE
 from dasklmm.numerics.scan import TILE_VARIANTS, product_rows
+from dasklmm.numerics.spectrum import in_numpy
 
 # Bytes a task reads. Larger blocks amortise Dask's millisecond a task, smaller ones balance the load.
 TASK_BYTES = 64 * 1024**2
@@ -256,7 +257,13 @@ def check_results(variants: int, phenotypes: int, columns: int) -> None:
 
 def decomposition_bytes(n: int) -> int:
     """Bytes of an eigendecomposition of n samples: K, its copy, the vectors and the workspace."""
-    return 4 * 8 * n * n
+    return (5 if in_numpy(n) else 4) * 8 * n * n
+
+
+def decompositions_at_once(n: int, room: Room, threads: int) -> int:
+    """Eigendecompositions of n samples, each on one of `threads`, that the processes have room for."""
+    fit = (int(room.limit * USABLE) - BASE_BYTES) // (decomposition_bytes(n) + 8 * n * n)  # and P, kept
+    return threads if fit >= room.threads else max(1, fit)
 
 
 def check_gram_matrices(n: int, contigs: int) -> None:
