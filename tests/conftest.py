@@ -4,6 +4,9 @@ import os
 from pathlib import Path
 from types import SimpleNamespace
 
+# Before NumPy loads its BLAS: tests run side by side, where BLAS's own threads would wait by spinning.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 from hypothesis import settings

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import io
 import sys
+import threading
 
+import dask
 import numpy as np
 import pandas as pd
 import pytest
 
 import dasklmm
 from dasklmm import errors
+from dasklmm.lazy import budget
+from dasklmm.numerics import spectrum
 from dasklmm.store.results import open_results
 
 N, M = 110, 260
@@ -209,6 +213,25 @@ def test_means_cost_no_digits(cohort, tables, variance_ratio, rank):
         assert one["beta"][1:] == pytest.approx(two["beta"][1:], abs=1e-8)
         moved = two["beta"][0] + 1e4 * y["t0"].std() - 1e4 * x["age"].std() * two["beta"][1]
         assert one["beta"][0] == pytest.approx(moved, rel=1e-9)
+
+
+def test_contigs_are_decomposed_side_by_side(monkeypatch):
+    """Two at a time both run before either ends, and the numbers are those of one after the other."""
+    four = dasklmm.simulate(60, 80, n_contigs=4, seed=4)
+    y = pd.DataFrame({"t": four["phenotype"].values}, index=four["sample_id"].values)
+    eigendecompose, meet = spectrum.eigendecompose, threading.Barrier(2)
+
+    def together(*arguments, **options):
+        meet.wait(timeout=60)
+        return eigendecompose(*arguments, **options)
+
+    with dask.config.set(scheduler="threads", num_workers=2):
+        monkeypatch.setattr(budget, "decompositions_at_once", lambda n, room, threads: 1)
+        want = dasklmm.gwas(four, y)
+        monkeypatch.setattr(budget, "decompositions_at_once", lambda n, room, threads: 2)
+        monkeypatch.setattr(spectrum, "eigendecompose", together)
+        got = dasklmm.gwas(four, y)
+    assert got.drop_attrs().identical(want.drop_attrs())
 
 
 def test_a_phenotype_whose_samples_have_no_kinship(tmp_path):

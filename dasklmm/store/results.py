@@ -112,15 +112,28 @@ def write_results(
         text = json.dumps({"arrays": manifest, "attributes": attributes}, sort_keys=True, indent=1)
         records.put(f"{target}/{SUCCESS}", text.encode())
         if local:
-            if Path(path).exists():
-                shutil.rmtree(path)
-            os.replace(target, path)
+            _exchange(target, path)
     except BaseException as error:
         if local:
             shutil.rmtree(target, ignore_errors=True)
         if isinstance(error, OSError):
             raise records.unwritable(path, error) from error
         raise
+
+
+def _exchange(target: str, path: str) -> None:
+    """Put a folder in its place; what was there goes when the new one has it."""
+    former = f"{path}.former"
+    if Path(path).exists():
+        shutil.rmtree(former, ignore_errors=True)
+        os.replace(path, former)
+    try:
+        os.replace(target, path)
+    except OSError:
+        if Path(former).exists():
+            os.replace(former, path)
+        raise
+    shutil.rmtree(former, ignore_errors=True)
 
 
 def open_results(path: str | Path) -> xr.Dataset:

@@ -57,6 +57,19 @@ def test_fitting_rows_fit_or_are_refused(samples, eigen, limit, threads, kinship
         assert threads * shape.kinship_bytes(rows) <= free
 
 
+@given(samples=st.integers(10, 50_000), limit=st.integers(200 * MB, 10**11), threads=st.integers(1, 8))
+def test_decompositions_side_by_side_fit(samples, limit, threads):
+    """As many as there are threads for where each process holds one a thread of it; else one process's worth."""
+    at_once = budget.decompositions_at_once(samples, Room(limit, threads), 3 * threads)
+    one = budget.decomposition_bytes(samples) + 8 * samples**2
+    free = limit * budget.USABLE - budget.BASE_BYTES
+    assert 1 <= at_once <= 3 * threads
+    if at_once == 3 * threads:
+        assert threads * one <= free
+    else:
+        assert at_once == 1 or at_once * one <= free
+
+
 @given(
     chunks=st.lists(st.integers(1, 40), min_size=1, max_size=6).map(tuple),
     size=st.integers(1, 30),
