@@ -39,7 +39,8 @@ from dasklmm.readers.genotypes import open_genotypes
 from dasklmm.scanning import Clock, Progress, Scan
 from dasklmm.selection import contig_ranges, selected_variants
 from dasklmm.store import arrays
-from dasklmm.store.records import Memory, Records, clear, get, one_writer, present, put, remove, vacant
+from dasklmm.store.places import check_place, clear, get, present, put, remove
+from dasklmm.store.records import Memory, Records, one_writer, vacant
 from dasklmm.store.results import (
     differences,
     differing,
@@ -292,6 +293,7 @@ def _watcher(progress: Progress | bool | None) -> Iterator[Progress | None]:
 
 def _stored(scan: Scan, store: str, resume: bool, overwrite: bool) -> xr.Dataset:
     """Run a scan whose work and results are kept: taken up, published when complete, or opened as they are."""
+    check_place(store)  # before the genotypes are read for their digest
     inputs = scan.inputs()
     found = differences(store, inputs)
     if found is None or overwrite:

@@ -452,6 +452,7 @@ def demo(out: Path, samples: int, variants: int, seed: int, workers: int) -> Non
     "--out", required=True, metavar="PATH", help="Where it is kept, as a Zarr group: a path or URL."
 )
 @click.option("--overwrite", is_flag=True, help="Replace the kinship that PATH holds.")
+@click.option("--quiet", is_flag=True, help="No progress.")
 def kinship(
     genotypes: str,
     method: str,
@@ -461,8 +462,11 @@ def kinship(
     cluster: Cluster,
     out: str,
     overwrite: bool,
+    quiet: bool,
 ) -> None:
     """Compute the kinship of GENOTYPES, or its leading eigenpairs, once for many scans.
+
+    What PATH holds already of the same genotypes and options is not computed again.
 
     \b
     Example:
@@ -472,9 +476,9 @@ def kinship(
     import numpy as np
 
     import dasklmm
+    from dasklmm.progress import Terminal
     from dasklmm.readers.tables import read_ids
     from dasklmm.store import arrays
-    from dasklmm.store.records import vacant
 
     ds = dasklmm.open_genotypes(genotypes)
     if samples is not None:
@@ -487,15 +491,24 @@ def kinship(
             )
         ds = ds.isel(sample=kept)
     size = f"{ds.sizes['sample']:,} samples, {ds.sizes['variant']:,} variants"
+    if arrays.exists(out) and not arrays.unfinished(out) and not overwrite:
+        click.echo(f"{out} is there already: used where it is of these genotypes and options", err=True)
+    progress = Terminal()
+    keeping: dict[str, Any] = {
+        "store": out, "overwrite": overwrite, "progress": None if quiet else progress
+    }  # fmt: skip
     with client_of(cluster, genotypes, out):
         if rank is None:
-            vacant(out, overwrite or arrays.unfinished(out), "kinship")  # before any work
-            arrays.write_kinship(dasklmm.kinship(ds, method, precision=precision), out, overwrite=overwrite)
+            try:
+                dasklmm.kinship(ds, method, precision=precision, **keeping)
+            finally:
+                progress.close()
             click.echo(f"{method} kinship of {size}: {out}")
         else:
-            pairs = dasklmm.eigendecompose(
-                ds, rank, method=method, precision=precision, store=out, overwrite=overwrite
-            )
+            try:
+                pairs = dasklmm.eigendecompose(ds, rank, method=method, precision=precision, **keeping)
+            finally:
+                progress.close()
             worst = float((pairs["residual"] / pairs["s"][0]).max())
             click.echo(f"{rank} leading eigenpairs of the {method} kinship of {size}: {out}")
             click.echo(f"largest residual {worst:.1e} of the largest eigenvalue")

@@ -14,7 +14,7 @@ from typing import Any
 import fsspec
 
 from dasklmm.errors import ClusterError, StoreError
-from dasklmm.store.records import is_local, put, remove
+from dasklmm.store.places import is_local, put, remove
 
 # Tasks and results are pickles of these: other versions fail in a task, or give other numbers unseen.
 SAME = ("dask", "distributed", "dasklmm")

@@ -21,7 +21,8 @@ from dasklmm.cohort import Cohort, Cohorts
 from dasklmm.errors import DaskLMMError, KinshipError, MemoryBudgetError
 from dasklmm.lazy import associate, blocks, budget, run
 from dasklmm.lazy import kinship as lazy_kinship
-from dasklmm.lazy.eigen import genotype_stamp, leading_pairs
+from dasklmm.lazy.eigen import leading_pairs
+from dasklmm.lazy.inputs import genotype_stamp
 from dasklmm.live import Reporter, reporting
 from dasklmm.numerics import alternatives, design, refit, reml, spectrum
 from dasklmm.numerics.genotypes import Gram
@@ -323,20 +324,29 @@ class Scan:
         lanes = _lanes(kept, len(self.slices))
         where = kept if isinstance(kept, Records) else None
         keep = blocks.delayed_call(_keep_grams, "kinship")
-        tasks, names = [], []
+        wanted: list[tuple[da.Array, list[int], list[str]]] = []
         for start in groups[:: self.per_read]:
             batch = groups[start : start + self.per_read]
             for i, part in enumerate(self.slices):
-                wanted = [g for g in batch if kept.read(f"gram/{self._unit(g, i)}") is None]
-                self.clock.count("kinship", len(batch) - len(wanted), len(wanted))
-                if wanted:
-                    names.append([f"gram/{self._unit(g, i)}" for g in wanted])
-                    columns = [self.cohorts.groups[g][0].columns for g in wanted]
-                    grams = lazy_kinship.gram_matrices(
-                        part, self.options["kinship"], samples=columns, dtype=self.dtype, lanes=lanes
-                    )
-                    tasks.append(keep(grams, where, names[-1]))
-        found = run.run_blocks(tasks, functools.partial(self.clock.tell, "kinship"))
+                absent = [g for g in batch if kept.read(f"gram/{self._unit(g, i)}") is None]
+                self.clock.count("kinship", len(batch) - len(absent), len(absent))
+                if absent:
+                    wanted.append((part, absent, [f"gram/{self._unit(g, i)}" for g in absent]))
+        names = [own for _, _, own in wanted]
+        tell = functools.partial(self.clock.tell, "kinship")
+        with run.counted(sum(part.numblocks[0] for part, _, _ in wanted), tell if wanted else None) as report:
+            tasks = []
+            for part, absent, own in wanted:
+                grams = lazy_kinship.gram_matrices(
+                    part,
+                    self.options["kinship"],
+                    samples=[self.cohorts.groups[g][0].columns for g in absent],
+                    dtype=self.dtype,
+                    lanes=lanes,
+                    report=report,
+                )
+                tasks.append(keep(grams, where, own))
+            found = run.run_blocks(tasks)
         if where is None:
             for grams, own in zip(found, names, strict=True):
                 _keep_grams(grams, kept, own)

@@ -421,6 +421,10 @@ def test_progress_counts_every_block(cohort, tables):
     assert {s[0] for s in seen} == {"kinship", "null model", "test"}
     assert [done for _, done, _ in tests] == list(range(1, len(tests) + 1))
     assert {total for _, _, total in tests} == {len(tests)}
+    blocks = cohort["dosage"].data.numblocks[0]
+    kinship = [s[1:] for s in seen if s[0] == "kinship"]
+    assert kinship == [(done, len(kinship)) for done in range(1, len(kinship) + 1)]
+    assert len(kinship) >= blocks
 
 
 @pytest.mark.slow

@@ -321,8 +321,13 @@ def test_kinship_once_for_many_scans(cohort, tmp_path, rank):
     kept, own = (open_results(tmp_path / name / "results.zarr") for name in ("kept", "own"))
     tolerance = 1e-7 if rank is None else 1e-4
     np.testing.assert_allclose(kept["neg_log10_p_value"], own["neg_log10_p_value"], atol=tolerance, rtol=0)
-    again = run("kinship", genotypes, "--out", place, expect=1)
-    assert "exists already" in again.stderr or "differs in" in again.stderr
+    written = sorted((p, p.stat().st_mtime_ns) for p in place.rglob("*"))
+    again = run("kinship", genotypes, "--samples", table, "--out", place, "--quiet", *options)
+    assert "is there already" in again.stderr
+    assert again.stdout == said
+    assert sorted((p, p.stat().st_mtime_ns) for p in place.rglob("*")) == written
+    scan = ["kinship", genotypes, "--samples", table, "--out", place, "--method", "grm", *options]
+    assert "differs in: method" in run(*scan, expect=1).stderr
 
 
 def test_kinship_of_samples_that_are_not_there(cohort, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,13 +16,14 @@ import xarray as xr
 
 from dasklmm import schema
 from dasklmm.errors import KinshipError, RankError
-from dasklmm.lazy import blocks, budget, run
+from dasklmm.lazy import blocks, budget, inputs, run
 from dasklmm.lazy import kinship as lazy_kinship
 from dasklmm.numerics import spectrum
 from dasklmm.numerics.subspace import Krylov, Product, gram_product
-from dasklmm.readers.dataset import is_readers_own
 from dasklmm.store import arrays
-from dasklmm.store.results import fingerprint, source_stamp
+from dasklmm.store.places import check_place
+from dasklmm.store.records import vacant
+from dasklmm.store.results import fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +41,7 @@ def eigendecompose(
     seed: int = 0,
     store: str | Path | None = None,
     overwrite: bool = False,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> xr.Dataset:
     """Eigenvectors and eigenvalues of a kinship. Eager.
 
@@ -62,6 +65,8 @@ def eigendecompose(
         Keep the decomposition there. One that is there already of the same input is opened instead.
     overwrite : bool
         Replace what `store` holds.
+    progress : callable (stage, done, total), optional
+        Of genotypes, called after each pass.
 
     Returns
     -------
@@ -82,18 +87,6 @@ def eigendecompose(
         `store` holds something else.
     """
     if isinstance(k, xr.Dataset):
-        inputs = {
-            "of": "genotypes",
-            "genotypes": None if store is None else genotype_stamp(k),
-            "variants": fingerprint(
-                *(np.asarray(k[n].values) for n in schema.VARIANT_COORDS if n in k.variables)
-            ),
-            "dtype": str(k["dosage"].dtype),
-            "method": method,
-            "precision": precision,
-            "tolerance": tolerance,
-            "seed": seed,
-        }
         ids, n = schema.sample_ids(k), k.sizes[schema.SAMPLE]
     else:
         ids = schema.kinship_ids(k) if isinstance(k, xr.DataArray) else None
@@ -102,28 +95,44 @@ def eigendecompose(
         if len(shape) != 2 or shape[0] != shape[1]:
             raise KinshipError(f"the kinship has shape {shape}; a square matrix (n, n) is needed.")
         n = shape[0]
-        inputs = {"of": "matrix"}
     if isinstance(k, xr.Dataset) and rank is None:
         raise RankError("of genotypes only leading pairs can be found: give rank, or their kinship().")
     spectrum.check_rank(rank, n)
-    inputs["rank"] = rank
-    inputs["samples"] = None if ids is None else fingerprint(ids)
+    made_of: dict[str, Any] = {}
     if isinstance(k, xr.Dataset):
-        found = None if store is None else arrays.held_spectrum(store, inputs, overwrite)
-        if found is not None:
-            return found
+        if store is not None:
+            check_place(store)
+            made_of = {
+                **inputs.of_kinship(k, method, precision), "rank": rank, "tolerance": tolerance, "seed": seed,
+            }  # fmt: skip
+            found = arrays.held_spectrum(store, made_of, overwrite)
+            if found is not None:
+                return found
+            vacant(store, overwrite or arrays.unfinished(store), "decomposition")  # before any work
         rows = schema.dosage_rows(k)
         dtype = lazy_kinship.working_dtype(precision)
-        found_pairs = leading_pairs([rows], rank or n, method, dtype=dtype, seed=seed, tolerance=tolerance)
+        tell = None if progress is None else functools.partial(progress, "leading pairs")
+        found_pairs = leading_pairs(
+            [rows], rank or n, method, dtype=dtype, seed=seed, tolerance=tolerance, tell=tell
+        )
         s, p = found_pairs.s, found_pairs.p
         variables = {"residual": (schema.EIGEN, found_pairs.residual)}
     else:
         budget.check_eigendecomposition(n)
+        if store is not None:
+            check_place(store)
         matrix = np.asarray(k.compute() if dask.is_dask_collection(k) else k)
-        inputs["values"] = fingerprint(matrix) if store is not None else None
-        found = None if store is None else arrays.held_spectrum(store, inputs, overwrite)
-        if found is not None:
-            return found
+        if store is not None:
+            made_of = {
+                "of": "matrix",
+                "rank": rank,
+                "samples": None if ids is None else fingerprint(ids),
+                "values": fingerprint(matrix),
+            }
+            found = arrays.held_spectrum(store, made_of, overwrite)
+            if found is not None:
+                return found
+            vacant(store, overwrite or arrays.unfinished(store), "decomposition")  # before any work
         pairs = spectrum.eigendecompose(matrix, rank)
         s, p, variables = pairs.s, pairs.p, {}
     coords = {} if ids is None else {"sample_id": (schema.SAMPLE, ids)}
@@ -131,7 +140,7 @@ def eigendecompose(
         {"p": ((schema.EIGEN, schema.SAMPLE), p), "s": (schema.EIGEN, s), **variables}, coords=coords
     )
     if store is not None:
-        arrays.write_spectrum(out, store, inputs, overwrite=overwrite)
+        arrays.write_spectrum(out, store, made_of, overwrite=overwrite)
     return out
 
 
@@ -224,19 +233,3 @@ def _add_product(
 ) -> Product:
     added = gram_product(block, q, method, dtype, samples)
     return added if before is None else before + added
-
-
-def genotype_stamp(ds: xr.Dataset) -> str:
-    """Digest of the genotypes: of the file's names, sizes and times where a reader's own array is used. Eager.
-
-    Any other array is read once for its content, since nothing else tells it from an edited one.
-    """
-    stamp = source_stamp(str(ds.attrs.get("source", "")))
-    return stamp if stamp and is_readers_own(ds["dosage"].data) else content_digest(ds["dosage"].data)
-
-
-def content_digest(rows: da.Array) -> str:
-    """Digest of an array's values, from one pass over its blocks. Eager."""
-    call = blocks.delayed_call(fingerprint, "fingerprint")
-    parts = blocks.delayed_blocks(da.asarray(rows).rechunk({1: -1}))
-    return fingerprint(run.run_blocks([call(part) for part in parts]))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import dask
@@ -13,8 +16,11 @@ from dask.delayed import Delayed
 
 from dasklmm import schema
 from dasklmm.errors import KinshipError, OptionError
-from dasklmm.lazy import blocks, run
+from dasklmm.lazy import blocks, inputs, run
 from dasklmm.numerics.genotypes import Gram, gram
+from dasklmm.store import arrays
+from dasklmm.store.places import check_place
+from dasklmm.store.records import vacant
 
 Method = Literal["rrm", "grm", "centered"]
 METHODS: tuple[Method, ...] = ("rrm", "grm", "centered")
@@ -41,18 +47,19 @@ def gram_matrices(
     samples: Sequence[np.ndarray | None],
     dtype: Any = np.float64,
     lanes: int | None = None,
+    report: run.Report | None = None,
 ) -> Delayed:
     """Gram matrices of all variants of a Dask array (variant, sample), one of each set of samples. Lazy.
 
     Gives a list of `Gram`. The blocks are summed one after the other in lanes, as many as there are threads,
     and the lanes in a tree: a task holds its block and two matrices of n^2 float64 a set, and there are never
-    more sums about than lanes, however many blocks.
+    more sums about than lanes, however many blocks. Each block is told to `report`.
     """
     call = blocks.delayed_call(_grams, "kinship")
     columns = blocks.shared(list(samples))
     parts = blocks.delayed_blocks(dosage)
     sums = blocks.lanes(
-        parts, lanes or run.parallelism(), lambda b, before: call(b, method, dtype, columns, before)
+        parts, lanes or run.parallelism(), lambda b, before: call(b, method, dtype, columns, before, report)
     )
     return blocks.tree_sum(sums, "kinship", add=_added)
 
@@ -63,17 +70,29 @@ def _grams(
     dtype: Any,
     samples: list[np.ndarray | None],
     before: list[Gram] | None,
+    report: run.Report | None,
 ) -> list[Gram]:
     former = before or [None] * len(samples)
-    return [gram(block, method, dtype, columns, own) for columns, own in zip(samples, former, strict=True)]
+    out = [gram(block, method, dtype, columns, own) for columns, own in zip(samples, former, strict=True)]
+    if report is not None:
+        report()
+    return out
 
 
 def _added(a: list[Gram], b: list[Gram]) -> list[Gram]:
     return [one + other for one, other in zip(a, b, strict=True)]
 
 
-def kinship(ds: xr.Dataset, method: Method = "rrm", *, precision: str = "double") -> xr.DataArray:
-    """Kinship of all samples of a genotype Dataset. Lazy.
+def kinship(
+    ds: xr.Dataset,
+    method: Method = "rrm",
+    *,
+    precision: str = "double",
+    store: str | Path | None = None,
+    overwrite: bool = False,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> xr.DataArray:
+    """Kinship of all samples of a genotype Dataset. Lazy; with `store` eager.
 
     Parameters
     ----------
@@ -85,6 +104,13 @@ def kinship(ds: xr.Dataset, method: Method = "rrm", *, precision: str = "double"
         (GEMMA -gk 1). K = Z Z^T / m over the variants that vary; missing dosages are the variant's mean.
     precision : {"double", "single"}
         Of the products inside a block; sums over blocks are float64.
+    store : path or URL, optional
+        Compute it now, and keep it there as a Zarr group, for ``gwas(kinship=PATH)``. One that is there already
+        of the same genotypes, method and precision is opened instead.
+    overwrite : bool
+        Replace the kinship that `store` holds.
+    progress : callable (stage, done, total), optional
+        With `store`, called for each block.
 
     Returns
     -------
@@ -96,7 +122,9 @@ def kinship(ds: xr.Dataset, method: Method = "rrm", *, precision: str = "double"
     OptionError
         Unknown method or precision.
     KinshipError
-        On computing: no variant varies.
+        On computing: no variant varies. With `store`: the genotypes carry no sample ids.
+    StoreError
+        `store` holds something else, or cannot be written; before any work.
     """
     check_method(method)
     dtype = working_dtype(precision)
@@ -105,14 +133,36 @@ def kinship(ds: xr.Dataset, method: Method = "rrm", *, precision: str = "double"
     n = rows.shape[1]
     if rows.shape[0] == 0:
         raise KinshipError("the genotypes hold no variant; a kinship needs at least one that varies.")
-    (total,) = dask.delayed(tuple, nout=1)(gram_matrices(rows, method, samples=[None], dtype=dtype))
-    matrix = da.from_delayed(dask.delayed(scaled)(total), (n, n), dtype=np.float64)
+    if store is not None:
+        if ids is None:
+            raise KinshipError(
+                "the genotypes carry no sample ids, so a kinship of them that is kept could not be joined to "
+                "anything. Assign sample_id over sample."
+            )
+        check_place(store)
+        made_of = inputs.of_kinship(ds, method, precision)
+        found = arrays.held_kinship(store, made_of, overwrite)
+        if found is not None:
+            return found
+        vacant(store, overwrite or arrays.unfinished(store), "kinship")  # before any work
+    tell = None if store is None or progress is None else partial(progress, "kinship")
+    with run.counted(rows.numblocks[0], tell) as report:
+        grams = gram_matrices(rows, method, samples=[None], dtype=dtype, report=report)
+        matrix: Any = dask.delayed(scaled)(dask.delayed(operator.itemgetter(0))(grams))
+        if store is not None:
+            (matrix,) = run.run_blocks([matrix])
+    if store is None:
+        matrix = da.from_delayed(matrix, (n, n), dtype=np.float64)
     coords = {}
     if ids is not None:
         coords = {"sample_id_0": ("sample_0", ids), "sample_id_1": ("sample_1", ids)}
-    return xr.DataArray(
+    out = xr.DataArray(
         matrix, dims=("sample_0", "sample_1"), coords=coords, name="kinship", attrs={"method": method}
     )
+    if store is None:
+        return out
+    arrays.write_kinship(out, store, overwrite=overwrite, inputs=made_of)
+    return arrays.open_kinship(store)
 
 
 def scaled(total: Gram, without: Gram | None = None) -> np.ndarray:

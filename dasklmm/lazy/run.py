@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import Any, ClassVar
 
 import dask
 from dask.callbacks import Callback
@@ -88,6 +89,62 @@ def run_blocks(
 
     with Callback(posttask=finished):
         return list(dask.compute(*parts, traverse=False))
+
+
+class Report:
+    """Called by a task for each block that it is done with, wherever it runs; small, and pickles to workers.
+
+    Sums are one value of many blocks, of which :func:`run_blocks` hears at their end alone.
+    """
+
+    _here: ClassVar[dict[str, Callable[[], None]]] = {}
+
+    def __init__(self) -> None:
+        self.topic = f"dasklmm-{uuid.uuid4().hex}"
+
+    def __call__(self) -> None:
+        """Say that a block is done."""
+        heard = Report._here.get(self.topic)
+        if heard is not None:
+            heard()
+            return
+        with suppress(ValueError, ImportError):  # on no worker: the run that asked is over
+            from distributed import get_worker
+
+            get_worker().log_event(self.topic, 1)
+
+
+@contextmanager
+def counted(total: int, on_done: OnDone | None) -> Iterator[Report | None]:
+    """A report for the tasks of `total` blocks, whose calls are counted and told; None where nobody listens."""
+    if on_done is None:
+        yield None
+        return
+    report, lock, done, over = Report(), threading.Lock(), 0, False
+
+    def heard(event: Any = None) -> None:
+        nonlocal done
+        with lock:
+            if (
+                not over and done < total - 1
+            ):  # the last is told when the values are there; some tasks run twice
+                done += 1
+                on_done(done, total)
+
+    Report._here[report.topic] = heard
+    client = active_client()
+    if client is not None:
+        client.subscribe_topic(report.topic, heard)
+    try:
+        yield report
+        with lock:
+            over = True
+        on_done(total, total)
+    finally:
+        over = True
+        del Report._here[report.topic]
+        if client is not None:
+            client.unsubscribe_topic(report.topic)
 
 
 def call(label: str, function: Callable[..., Any], *arguments: Any) -> Any:

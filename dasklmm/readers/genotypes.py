@@ -59,6 +59,8 @@ def open_genotypes(path: str | Path, chunks: int | str = "auto", *, field: str =
         1 and 2.
     MissingExtraError
         The library of the format or of the URL's file system is not installed; with the remedy.
+    StoreError
+        A URL that cannot be reached: no credentials, no permission, no server.
     """
     if not isinstance(path, (str, PathLike)):
         raise GenotypeFormatError(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import logging
 import re
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ import pandas as pd
 from dasklmm import schema
 from dasklmm.errors import TableError
 from dasklmm.readers.identity import family_ids, sample_identity
+from dasklmm.store.places import get, is_local, present, reach
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +33,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
 
     Parameters
     ----------
-    path : str or Path
+    path : path or URL
         Text separated by tabs, commas or spaces, .gz or not. A header with FID and IID (or #FID, #IID, or
         IID alone) or sample_id; or a .fam, whose columns from the sixth on are phenotype_1, phenotype_2, …
 
@@ -50,15 +52,12 @@ def read_table(path: str | Path) -> pd.DataFrame:
         No such file, no column of ids, a row without an id, rows of different lengths, or not UTF-8.
     SampleError
         An id stands more than once.
+    StoreError
+        A URL that cannot be reached.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise TableError(f"{str(path)!r} is a directory; the file of a table is needed.")
-    if not path.is_file():
-        raise TableError(f"there is no table at {str(path)!r}.")
-    name = path.name.removesuffix(".gz")
-    table = _fam(path) if name.endswith(".fam") else _headed(path)
-    schema.check_unique(table.index.to_numpy(dtype=str), f"the rows of {str(path)!r}")
+    path = _checked(path, "table")
+    table = _fam(path) if path.removesuffix(".gz").endswith(".fam") else _headed(path)
+    schema.check_unique(table.index.to_numpy(dtype=str), f"the rows of {path!r}")
     return table
 
 
@@ -67,7 +66,7 @@ def read_ids(path: str | Path) -> list[str]:
 
     Parameters
     ----------
-    path : str or Path
+    path : path or URL
         An id a line; or a table that `read_table` takes, whose sample ids are used.
 
     Raises
@@ -75,28 +74,41 @@ def read_ids(path: str | Path) -> list[str]:
     TableError
         No such file, no id, or lines of several columns without a header that names IID or sample_id.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise TableError(f"there is no list of ids at {str(path)!r}.")
+    path = _checked(path, "list of ids")
     with _open(path) as file:
         lines = [line.split() for line in file if line.strip()]
     if not lines:
-        raise TableError(f"{str(path)!r} is empty; an id a line is needed.")
+        raise TableError(f"{path!r} is empty; an id a line is needed.")
     if all(len(words) == 1 for words in lines) and lines[0][0].lower() not in ("iid", "#iid", "sample_id"):
         return [words[0] for words in lines]
     try:
         return [str(sample) for sample in read_table(path).index]
     except TableError as error:
         raise TableError(
-            f"{str(path)!r} has lines of {len(lines[0])} columns; an id a line is needed, or a table with a "
+            f"{path!r} has lines of {len(lines[0])} columns; an id a line is needed, or a table with a "
             f"header that names IID or sample_id ({error})"
         ) from error
 
 
-def _read(path: Path, separator: str, *, quoted: bool = True) -> pd.DataFrame:
+def _checked(path: str | Path, kind: str) -> str:
+    """The path or URL of a file that is there."""
+    path = str(path)
+    if is_local(path):
+        if Path(path).is_dir():
+            raise TableError(f"{path!r} is a directory; the file of a {kind} is needed.")
+        there = Path(path).is_file()
+    else:
+        reach(path)
+        there = present(path)
+    if not there:
+        raise TableError(f"there is no {kind} at {path!r}.")
+    return path
+
+
+def _read(path: str, separator: str, *, quoted: bool = True) -> pd.DataFrame:
     try:
         table = pd.read_csv(
-            path,
+            path if is_local(path) else _open(path),
             sep=separator,
             header=None,
             dtype=str,
@@ -105,10 +117,10 @@ def _read(path: Path, separator: str, *, quoted: bool = True) -> pd.DataFrame:
             quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
         )
     except pd.errors.EmptyDataError as error:
-        raise TableError(f"{str(path)!r} is empty; a header and a row a sample are needed.") from error
+        raise TableError(f"{path!r} is empty; a header and a row a sample are needed.") from error
     except pd.errors.ParserError as error:
         _check_rows(path, separator, quoted)
-        raise TableError(f"{str(path)!r} is not a table of equal rows ({error}).") from error
+        raise TableError(f"{path!r} is not a table of equal rows ({error}).") from error
     except (UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
         raise _unreadable(path, error) from error
     # pandas fills a row that is too short with ""
@@ -117,7 +129,7 @@ def _read(path: Path, separator: str, *, quoted: bool = True) -> pd.DataFrame:
     return table
 
 
-def _check_rows(path: Path, separator: str, quoted: bool) -> None:
+def _check_rows(path: str, separator: str, quoted: bool) -> None:
     """Refuse the first row of another length than the first line's."""
     needed, first = 0, "header" if quoted else "first line"
     with _open(path) as file:
@@ -125,7 +137,7 @@ def _check_rows(path: Path, separator: str, quoted: bool) -> None:
             needed = needed or len(row)
             if len(row) != needed:
                 raise TableError(
-                    f"{str(path)!r} is not a table of equal rows: line {line}, which starts with {row[0]!r}, has "
+                    f"{path!r} is not a table of equal rows: line {line}, which starts with {row[0]!r}, has "
                     f"{len(row)} fields, and the {first} {needed}. Write NA for what is missing, and put quotes "
                     "around text that holds the separator."
                 )
@@ -145,22 +157,27 @@ def _rows(file: IO[str], separator: str, quoted: bool) -> Iterator[tuple[int, li
             yield reader.line_num, row
 
 
-def _open(path: Path) -> IO[str]:
-    opener: Callable[..., IO[str]] = gzip.open if path.suffix == ".gz" else open
-    return opener(path, "rt", encoding="utf-8-sig", newline="")
-
-
-def _unreadable(path: Path, error: Exception) -> TableError:
-    return TableError(
-        f"{str(path)!r} cannot be read as text ({error}). UTF-8 is needed, and .gz only on what is gzipped."
+def _open(path: str) -> IO[str]:
+    if is_local(path):
+        opener: Callable[..., IO[str]] = gzip.open if path.endswith(".gz") else open
+        return opener(path, "rt", encoding="utf-8-sig", newline="")
+    held: Any = io.BytesIO(get(path) or b"")
+    return io.TextIOWrapper(
+        gzip.GzipFile(fileobj=held) if path.endswith(".gz") else held, encoding="utf-8-sig", newline=""
     )
 
 
-def _fam(path: Path) -> pd.DataFrame:
+def _unreadable(path: str, error: Exception) -> TableError:
+    return TableError(
+        f"{path!r} cannot be read as text ({error}). UTF-8 is needed, and .gz only on what is gzipped."
+    )
+
+
+def _fam(path: str) -> pd.DataFrame:
     table = _read(path, r"\s+", quoted=False)
     if table.shape[1] < 6:
         raise TableError(
-            f"{str(path)!r} has {table.shape[1]} columns; a .fam has FID, IID, father, mother, sex and one or "
+            f"{path!r} has {table.shape[1]} columns; a .fam has FID, IID, father, mother, sex and one or "
             "more phenotypes."
         )
     values = table.iloc[:, 5:].copy()
@@ -170,7 +187,7 @@ def _fam(path: Path) -> pd.DataFrame:
     return _typed(values, table[0], table[1])
 
 
-def _headed(path: Path) -> pd.DataFrame:
+def _headed(path: str) -> pd.DataFrame:
     try:
         with _open(path) as file:
             line = next((text for text in file if text.strip()), "")
@@ -187,7 +204,7 @@ def _headed(path: Path) -> pd.DataFrame:
     )
     if id_column is None:
         raise TableError(
-            f"{str(path)!r} has the columns {', '.join(columns[:20])}{', …' if len(columns) > 20 else ''}; one "
+            f"{path!r} has the columns {', '.join(columns[:20])}{', …' if len(columns) > 20 else ''}; one "
             "named sample_id, or FID and IID, is needed in the first line."
         )
     families = lowered[id_column] == "iid" and "fid" in lowered
@@ -195,13 +212,13 @@ def _headed(path: Path) -> pd.DataFrame:
     iid = table.iloc[:, id_column].str.strip()
     if (iid == "").any():
         raise TableError(
-            f"{str(path)!r} has {int((iid == '').sum())} rows without an id in {columns[id_column]!r}; every row "
+            f"{path!r} has {int((iid == '').sum())} rows without an id in {columns[id_column]!r}; every row "
             "needs one. Fill them or drop those rows."
         )
     rest = [c for c, low in zip(columns, lowered, strict=True) if low not in ("fid", "iid", "sample_id")]
     repeated = sorted({c for c in rest if rest.count(c) > 1})
     if repeated:
-        raise TableError(f"{str(path)!r} has several columns named {', '.join(map(repr, repeated))}.")
+        raise TableError(f"{path!r} has several columns named {', '.join(map(repr, repeated))}.")
     return _typed(table[rest], fid, iid)
 
 

@@ -10,11 +10,12 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from dasklmm.errors import GenotypeFormatError, MissingExtraError, StoreError
+from dasklmm.errors import GenotypeFormatError, StoreError
 from dasklmm.lazy import budget
 from dasklmm.numerics.genotypes import allele_counts
 from dasklmm.readers.dataset import genotype_dataset, text
 from dasklmm.store.genotypes import COORDINATES, UNFINISHED
+from dasklmm.store.places import is_local, reach
 from dasklmm.store.records import MARK
 
 logger = logging.getLogger(__name__)
@@ -22,12 +23,6 @@ logger = logging.getLogger(__name__)
 CALLS = "call_genotype"
 DOSAGES = ("call_DS", "call_dosage")
 SITES = ("variant_contig", "variant_position", "variant_allele")
-
-# What installs the file system of a URL.
-REMEDIES = {
-    **dict.fromkeys(("s3", "s3a"), "pip install 'dasklmm[cloud]'"),
-    **dict.fromkeys(("http", "https"), "pip install aiohttp requests"),
-}
 
 # Bytes of calls that are counted at a time, so that temporaries stay small beside the block.
 TILE_BYTES = 8 * 1024**2
@@ -149,20 +144,18 @@ def open_zarr(path: str, chunks: int | None, field: str) -> xr.Dataset:
         1 and 2.
     MissingExtraError
         The library of the URL's file system is not installed.
+    StoreError
+        The URL cannot be reached.
     """
     # absolute: where a relative path is not found later, Zarr reads fill values
     place = path if "://" in path else str(Path(path).absolute())
+    reach(place)
     try:
         group = zarr.open_group(place, mode="r")
     except (FileNotFoundError, ValueError, zarr.errors.NodeTypeValidationError) as error:
         raise GenotypeFormatError(
-            f"{path!r} is not a Zarr group of genotypes. Give a PLINK 1 .bed or its prefix, or a VCF-Zarr."
-        ) from error
-    except ImportError as error:
-        remedy = REMEDIES.get(path.split("://")[0])
-        raise MissingExtraError(
-            f"{path!r} needs a library that is not installed"
-            + (f" ({error}): {remedy}" if remedy else f": {error}")
+            f"{path!r} is not a Zarr group of genotypes. Give "
+            + ("a PLINK 1 .bed or its prefix, or a VCF-Zarr." if is_local(path) else "the URL of a VCF-Zarr.")
         ) from error
     if group.attrs.get(UNFINISHED, False):
         raise GenotypeFormatError(

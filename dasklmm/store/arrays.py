@@ -14,7 +14,9 @@ import xarray as xr
 import zarr
 
 from dasklmm.errors import DimensionError, StoreError
+from dasklmm.store.places import reach
 from dasklmm.store.records import MARK, vacant
+from dasklmm.store.results import differing
 
 TOKEN = "token"
 
@@ -37,6 +39,7 @@ def open_array(path: str | Path, name: str = "array") -> zarr.Array:
             f"{name} is a {type(path).__name__}; a path or URL of a Zarr array, a zarr.Array, a Dask array, "
             "an xarray.DataArray or a NumPy array is needed."
         )
+    reach(path)
     try:
         node = zarr.open(str(path), mode="r")
     except (FileNotFoundError, ValueError) as error:
@@ -139,6 +142,7 @@ def create_array(
 
 def exists(path: str | Path) -> bool:
     """Whether a Zarr array or group lies at `path`."""
+    reach(path)
     try:
         zarr.open(str(path), mode="r")
     except (FileNotFoundError, ValueError):
@@ -193,11 +197,11 @@ class StoredArray:
             kept = StoredArray._kept
             if self.key not in kept:
                 self._check_token()
+                while len(kept) >= self.keep:  # before the reading: room was counted for `keep` arrays
+                    kept.popitem(last=False)
                 value = np.ascontiguousarray(self.array[...], dtype=self.dtype)
                 value.setflags(write=False)
                 kept[self.key] = value
-                while len(kept) > self.keep:
-                    kept.popitem(last=False)
             kept.move_to_end(self.key)
             return kept[self.key]
 
@@ -225,12 +229,29 @@ def open_kinship(path: str | Path) -> xr.DataArray:
         dims=("sample_0", "sample_1"),
         coords={"sample_id_0": ("sample_0", ids), "sample_id_1": ("sample_1", ids)},
         name="kinship",
-        attrs=dict(group.attrs),
+        attrs={k: v for k, v in group.attrs.items() if k not in (MARK, "made_of", "whole")},
     )
 
 
-def write_kinship(kinship: xr.DataArray, path: str | Path, *, overwrite: bool = False) -> None:
-    """Write a kinship with its sample ids as a Zarr group. Eager: computes it.
+def held_kinship(path: str | Path, inputs: dict[str, Any], overwrite: bool) -> xr.DataArray | None:
+    """Kinship of the same inputs at `path`; None where there is none, StoreError where it is another."""
+    if overwrite or not exists(path) or unfinished(path):
+        return None
+    found = open_kinship(path)
+    kept = zarr.open_group(str(path), mode="r").attrs.get("made_of")
+    other = differing(kept, inputs) if isinstance(kept, dict) else ["what it was made of, which was not kept"]
+    if other:
+        raise StoreError(
+            f"{str(path)!r} holds another kinship, which differs in: {', '.join(other)}. Give another store, or "
+            "overwrite=True (--overwrite)."
+        )
+    return found
+
+
+def write_kinship(
+    kinship: xr.DataArray, path: str | Path, *, overwrite: bool = False, inputs: dict[str, Any] | None = None
+) -> None:
+    """Write a kinship with its sample ids, and what it was made of, as a Zarr group. Eager: computes it.
 
     One that was not written to its end is replaced.
     """
@@ -241,6 +262,8 @@ def write_kinship(kinship: xr.DataArray, path: str | Path, *, overwrite: bool = 
     ids = np.asarray(kinship["sample_id_0"].values, dtype=str).astype(np.dtypes.StringDType())
     group.create_array("sample_id", data=ids, dimension_names=["sample_0"])
     write_array(f"{str(path).rstrip('/')}/kinship", values, ("sample_0", "sample_1"), overwrite=True)
+    if inputs is not None:
+        group.attrs["made_of"] = inputs
     group.attrs["whole"] = True  # last: without it the kinship is not there
 
 
@@ -304,17 +327,18 @@ def held_spectrum(path: str | Path, inputs: dict[str, Any], overwrite: bool) -> 
         return None
     found = open_spectrum(path)
     kept = found.attrs.pop("inputs")
-    other = [k for k in inputs if kept.get(k) != inputs[k]]
+    other = differing(kept, inputs)
     if other:
         raise StoreError(
             f"{str(path)!r} holds the decomposition of another kinship, which differs in: {', '.join(other)}. "
-            "Give another store, or overwrite=True."
+            "Give another store, or overwrite=True (--overwrite)."
         )
     return found
 
 
 def open_kinship_or_spectrum(path: str | Path) -> xr.DataArray | xr.Dataset:
     """Whatever of the two lies at a path."""
+    reach(path)
     try:
         group = zarr.open_group(str(path), mode="r")
     except (FileNotFoundError, ValueError) as error:

@@ -14,7 +14,8 @@ import xarray as xr
 import zarr
 
 from dasklmm.errors import GenotypeFormatError, StoreError
-from dasklmm.store.records import MARK, is_local, vacant
+from dasklmm.store.places import is_local
+from dasklmm.store.records import MARK, vacant
 
 COORDINATES = (
     "variant_contig",

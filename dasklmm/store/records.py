@@ -7,7 +7,6 @@ done are thus one thing: neither can be there without the other.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import struct
@@ -25,6 +24,7 @@ import numpy as np
 import zarr
 
 from dasklmm.errors import StoreError
+from dasklmm.store.places import check_writable, get, is_local, put, reach, remove
 
 MAGIC = b"dasklmm-record-1"
 # Attribute of every group and array that this package writes.
@@ -177,7 +177,7 @@ def damaged(path: str, name: str) -> StoreError:
 
 
 def vacant(path: str | Path, overwrite: bool, kind: str) -> None:
-    """Refuse to write where something else lies.
+    """Refuse to write where something else lies, or nothing can be. Eager: writes and removes a file.
 
     Absent or empty is fine; with `overwrite` a Zarr array, or a group of the same kind ("results", "kinship"…)
     that this package wrote. Anything else is never removed.
@@ -186,6 +186,7 @@ def vacant(path: str | Path, overwrite: bool, kind: str) -> None:
     ------
     StoreError
     """
+    reach(path)
     try:
         node: Any = zarr.open(str(path), mode="r")
     except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -198,6 +199,7 @@ def vacant(path: str | Path, overwrite: bool, kind: str) -> None:
                 f"{str(path)!r} holds something that is not of this package, which is never replaced. Give "
                 "another path."
             )
+        check_writable(path)
         return
     if not overwrite:
         raise StoreError(f"{str(path)!r} exists already. Give another path, or overwrite=True (--overwrite).")
@@ -211,94 +213,7 @@ def vacant(path: str | Path, overwrite: bool, kind: str) -> None:
             f"{str(path)!r} holds something of another kind ({node.attrs[MARK]}), which is not replaced by "
             f"this ({kind}). Give another path."
         )
-
-
-def is_local(path: str | Path) -> bool:
-    """Whether a path is on this machine's file system, not a URL."""
-    return "://" not in str(path)
-
-
-def put(path: str, *parts: Any) -> None:
-    """Write bytes whole: under another name and renamed, or as one object.
-
-    Raises
-    ------
-    StoreError
-        The place cannot be written, or is full.
-    """
-    try:
-        _put(path, *parts)
-    except OSError as error:
-        raise unwritable(path, error) from error
-    except Exception as error:
-        if is_local(path):
-            raise
-        raise unwritable(path, error) from error  # file systems of URLs raise what they like
-
-
-def unwritable(path: str | Path, error: Exception) -> StoreError:
-    """Error of a place that cannot be written, or is full."""
-    reason = getattr(error, "strerror", None) or error
-    return StoreError(
-        f"{str(path)!r} cannot be written: {reason}. Free space, or give a place that can be written, and run "
-        "the same command again: what is finished is kept."
-    )
-
-
-def _put(path: str, *parts: Any) -> None:
-    if is_local(path):
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f"{target.name}.{uuid.uuid4().hex}.partial")
-        try:
-            with partial.open("wb") as file:
-                for part in parts:
-                    file.write(part)
-            os.replace(partial, target)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
-        return
-    fs, root = fsspec.core.url_to_fs(path)
-    buffer = io.BytesIO()
-    for part in parts:
-        buffer.write(part)
-    fs.pipe_file(root, buffer.getvalue())
-
-
-def get(path: str) -> bytes | None:
-    """Bytes at a path, or None where there are none."""
-    try:
-        if is_local(path):
-            return Path(path).read_bytes()
-        fs, root = fsspec.core.url_to_fs(path)
-        return bytes(fs.cat_file(root))
-    except FileNotFoundError:
-        return None
-
-
-def present(path: str) -> bool:
-    """Whether a file or folder lies at a path."""
-    fs, root = fsspec.core.url_to_fs(path)
-    fs.invalidate_cache()
-    return bool(fs.exists(root))
-
-
-def remove(path: str | Path) -> None:
-    """Remove a folder and what is in it, if it is there."""
-    fs, root = fsspec.core.url_to_fs(str(path))
-    fs.invalidate_cache()
-    if fs.exists(root):
-        fs.rm(root, recursive=True)
-
-
-def clear(path: str) -> None:
-    """Remove all that a folder holds but its lock, which its holder gives up."""
-    fs, root = fsspec.core.url_to_fs(path)
-    fs.invalidate_cache()
-    for place in fs.ls(root, detail=False) if fs.exists(root) else ():
-        if str(place).rstrip("/").rsplit("/", 1)[-1] != "lock":
-            fs.rm(place, recursive=True)
+    check_writable(path)
 
 
 @contextmanager

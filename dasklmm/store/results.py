@@ -16,7 +16,7 @@ import xarray as xr
 import zarr
 
 from dasklmm.errors import StoreError
-from dasklmm.store import records
+from dasklmm.store import places, records
 
 SUCCESS = "_SUCCESS"
 CHUNK_VARIANTS = 65_536
@@ -77,11 +77,11 @@ def write_results(
     overwrite : bool
         Replace what is there.
     """
-    local = records.is_local(path)
+    local = places.is_local(path)
     path = str(path).rstrip("/")
     records.vacant(path, overwrite or unfinished(path), "results")
     target = f"{path}.partial" if local else path
-    records.remove(target)  # of a run that was killed while it wrote
+    places.remove(target)  # of a run that was killed while it wrote
     try:
         group = zarr.open_group(target, mode="w", attributes={records.MARK: "results"})
         manifest = {}
@@ -110,14 +110,14 @@ def write_results(
         )
         attributes = fingerprint({k: group.attrs[k] for k in ATTRIBUTES})
         text = json.dumps({"arrays": manifest, "attributes": attributes}, sort_keys=True, indent=1)
-        records.put(f"{target}/{SUCCESS}", text.encode())
+        places.put(f"{target}/{SUCCESS}", text.encode())
         if local:
             _exchange(target, path)
     except BaseException as error:
         if local:
             shutil.rmtree(target, ignore_errors=True)
         if isinstance(error, OSError):
-            raise records.unwritable(path, error) from error
+            raise places.unwritable(path, error) from error
         raise
 
 
@@ -154,10 +154,10 @@ def open_results(path: str | Path) -> xr.Dataset:
     StoreError
         Nothing there, something else, not complete, or not what was written.
     """
-    if records.is_local(path) and (Path(path) / "results.zarr").is_dir():
+    if places.is_local(path) and (Path(path) / "results.zarr").is_dir():
         path = Path(path) / "results.zarr"
     group = _open(path)
-    done = None if group is None else records.get(f"{str(path).rstrip('/')}/{SUCCESS}")
+    done = None if group is None else places.get(f"{str(path).rstrip('/')}/{SUCCESS}")
     if group is None or "results" not in group.attrs or done is None:
         raise StoreError(
             f"there are no complete results at {str(path)!r}. Give the results.zarr of a finished run; a run "
@@ -204,7 +204,7 @@ def differences(path: str | Path, inputs: dict[str, Any]) -> list[str] | None:
     group = _open(path)
     if group is None or (records.MARK not in group.attrs and not dict(group.attrs)):
         return None
-    if not records.is_local(path) and records.get(f"{str(path).rstrip('/')}/{SUCCESS}") is None:
+    if not places.is_local(path) and places.get(f"{str(path).rstrip('/')}/{SUCCESS}") is None:
         return None  # a write to an object store that ended before its manifest: it is written anew
     kept = group.attrs.get("inputs")
     if not isinstance(kept, dict):
@@ -214,11 +214,11 @@ def differences(path: str | Path, inputs: dict[str, Any]) -> list[str] | None:
 
 def unfinished(path: str | Path) -> bool:
     """Whether an object store holds results whose writing ended before its manifest; they are written anew."""
-    if records.is_local(path):
+    if places.is_local(path):
         return False
     group = _open(path)
     marked = group is not None and records.MARK in group.attrs
-    return marked and records.get(f"{str(path).rstrip('/')}/{SUCCESS}") is None
+    return marked and places.get(f"{str(path).rstrip('/')}/{SUCCESS}") is None
 
 
 def differing(kept: dict[str, Any], inputs: dict[str, Any]) -> list[str]:
@@ -227,10 +227,11 @@ def differing(kept: dict[str, Any], inputs: dict[str, Any]) -> list[str]:
 
 
 def _open(path: str | Path) -> zarr.Group | None:
+    places.reach(path)
     try:
         return zarr.open_group(str(path), mode="r")
     except FileNotFoundError:
-        if records.is_local(path) and Path(path).exists():
+        if places.is_local(path) and Path(path).exists():
             raise StoreError(f"{str(path)!r} exists and is not a Zarr group. Give another path.") from None
         return None
     except ValueError as error:

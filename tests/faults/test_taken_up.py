@@ -16,7 +16,7 @@ from dasklmm import errors, scanning, schema
 from dasklmm.lazy import blocks
 from dasklmm.lazy.budget import Shape
 from dasklmm.numerics import spectrum
-from dasklmm.store import arrays, records
+from dasklmm.store import arrays, places, records
 from dasklmm.store.results import open_results
 
 
@@ -102,7 +102,7 @@ def test_other_memory_takes_up_the_same_blocks(cohort, wanted, tmp_path, monkeyp
 def test_results_half_written_to_a_url_are_written_anew(cohort, monkeypatch):
     """The same command after a kill between the first array and the manifest."""
     store = "memory://bucket/results.zarr"
-    real = records.put
+    real = places.put
 
     def put(path, *parts):
         if str(path).endswith("_SUCCESS"):
@@ -110,7 +110,7 @@ def test_results_half_written_to_a_url_are_written_anew(cohort, monkeypatch):
         real(path, *parts)
 
     with monkeypatch.context() as patch:
-        patch.setattr(records, "put", put)
+        patch.setattr(places, "put", put)
         with pytest.raises(Stop):
             cohort.scan(store)
     got = cohort.scan(store)

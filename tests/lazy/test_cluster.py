@@ -121,3 +121,13 @@ def test_kinship(client, cohort):
     got = dasklmm.kinship(genotypes).compute()
     want = dasklmm.kinship(genotypes).compute(scheduler="synchronous")
     np.testing.assert_array_equal(got, want)
+
+
+def test_progress_of_sums(client, cohort, tmp_path):
+    """Workers tell of each block of a sum, which is one value of many."""
+    seen = []
+    genotypes = dasklmm.open_genotypes(cohort[0], chunks=16)
+    dasklmm.kinship(genotypes, store=tmp_path / "k.zarr", progress=lambda *said: seen.append(said))
+    assert seen[-1] == ("kinship", 19, 19)
+    assert [done for _, done, _ in seen] == sorted({done for _, done, _ in seen})
+    assert len(seen) > 5  # words of a worker may come after the end

@@ -7,10 +7,12 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 
 import dasklmm
 from dasklmm import errors
 from dasklmm.lazy import blocks
+from dasklmm.store import arrays
 
 
 def chunked(ds, **chunks):
@@ -121,3 +123,33 @@ def test_eigendecompose_refusals(cohort, monkeypatch):
     monkeypatch.setattr(budget, "available_memory", lambda: 10_000)
     with pytest.raises(errors.MemoryBudgetError, match="40 samples needs about"):
         dasklmm.eigendecompose(k)
+
+
+def test_kept(cohort, tmp_path):
+    """Equal genotypes and options open what is there; others are refused; what was not finished is made anew."""
+    place, seen = tmp_path / "k.zarr", []
+    made = dasklmm.kinship(cohort, store=place, progress=lambda *said: seen.append(said))
+    assert seen == [("kinship", done, 6) for done in range(1, 7)]
+    np.testing.assert_array_equal(made.values, dasklmm.kinship(cohort).values)
+    xr.testing.assert_identical(made["sample_id_0"], dasklmm.kinship(cohort)["sample_id_0"])
+    assert made.attrs == {"method": "rrm"}
+    again = dasklmm.kinship(cohort, store=place, progress=lambda *said: seen.append(said))
+    assert len(seen) == 6
+    xr.testing.assert_identical(again.compute(), made.compute())
+    edited = cohort.assign(dosage=2 - cohort["dosage"])
+    for other, options, what in (
+        (edited, {}, "genotypes"),
+        (cohort, {"method": "grm"}, "method"),
+        (cohort.isel(sample=slice(30)), {}, "samples"),
+    ):
+        with pytest.raises(errors.StoreError, match=f"holds another kinship, which differs in: .*{what}"):
+            dasklmm.kinship(other, store=place, **options)
+    dasklmm.kinship(cohort, "grm", store=place, overwrite=True)
+    np.testing.assert_array_equal(arrays.open_kinship(place).values, dasklmm.kinship(cohort, "grm").values)
+    zarr.open_group(place, mode="a").attrs.pop("whole")
+    np.testing.assert_array_equal(dasklmm.kinship(cohort, store=place).values, made.values)
+
+
+def test_kept_without_ids_is_refused(cohort, tmp_path, no_compute):
+    with no_compute(), pytest.raises(errors.KinshipError, match="carry no sample ids"):
+        dasklmm.kinship(cohort.drop_vars("sample_id"), store=tmp_path / "k.zarr")

@@ -8,6 +8,7 @@ import sys
 import warnings
 
 import dask
+import fsspec
 import numpy as np
 import pytest
 import zarr
@@ -242,7 +243,7 @@ def test_each_file_system_says_its_remedy(monkeypatch, url, message):
     def absent(*args, **options):
         raise ImportError("libfoo is absent")
 
-    monkeypatch.setattr(zarr, "open_group", absent)
+    monkeypatch.setattr(fsspec.core, "url_to_fs", absent)
     with pytest.raises(MissingExtraError, match=message):
         dasklmm.open_genotypes(url)
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
+import os
+import re
 import socket
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import fsspec
 import numpy as np
@@ -15,7 +19,7 @@ import pytest
 
 import dasklmm
 from dasklmm import errors
-from dasklmm.store import records
+from dasklmm.store import places, records
 from dasklmm.store.genotypes import write_genotypes
 from dasklmm.store.results import open_results
 
@@ -178,6 +182,88 @@ def test_two_writers_at_the_same_moment(monkeypatch):
 
     first.asked = True
     with records.one_writer("memory://two/r.work") as still_ours:
-        records.put("memory://two/r.work/lock", b'{"owner": "another", "time": 0}')
+        places.put("memory://two/r.work/lock", b'{"owner": "another", "time": 0}')
         with pytest.raises(errors.StoreError, match="took the lease over"):
             still_ours()
+
+
+def test_tables_and_a_kinship(cohort, bucket):
+    """Tables are read from a bucket, gzipped or not; a kinship is kept there and opened by the same call."""
+    _, opened, y = cohort
+    fs = fsspec.filesystem("s3")
+    text = y.rename_axis("sample_id").to_csv(sep="\t").encode()
+    fs.pipe_file("cohorts/traits.tsv", text)
+    fs.pipe_file("cohorts/traits.tsv.gz", gzip.compress(text))
+    for name in ("traits.tsv", "traits.tsv.gz"):
+        pd.testing.assert_frame_equal(dasklmm.read_table(f"{bucket}/{name}"), y.rename_axis("sample_id"))
+    with pytest.raises(errors.TableError, match=r"there is no table at 's3://cohorts/other\.tsv'"):
+        dasklmm.read_table(f"{bucket}/other.tsv")
+    made = dasklmm.kinship(opened, store=f"{bucket}/k.zarr")
+    np.testing.assert_array_equal(made.values, dasklmm.kinship(opened).values)
+    before = fs.modified("cohorts/k.zarr/kinship/c/0/0")
+    np.testing.assert_array_equal(dasklmm.kinship(opened, store=f"{bucket}/k.zarr").values, made.values)
+    assert fs.modified("cohorts/k.zarr/kinship/c/0/0") == before
+
+
+ENTRANCES = {
+    "genotypes": lambda ds, url: dasklmm.open_genotypes(url),
+    "results": lambda ds, url: open_results(url),
+    "table": lambda ds, url: dasklmm.read_table(url),
+    "kinship": lambda ds, url: dasklmm.gwas(ds, ds["phenotype"].rename("t"), kinship=url, loco=False),
+    "store": lambda ds, url: dasklmm.gwas(ds, ds["phenotype"].rename("t"), store=url),
+    "write kinship": lambda ds, url: dasklmm.kinship(ds, store=url),
+    "pairs": lambda ds, url: dasklmm.eigendecompose(ds, 5, store=url),
+    "P": lambda ds, url: dasklmm.LinearMixedModel.from_kinship(
+        ds["phenotype"].values, np.ones((100, 1)), np.eye(100), p_path=url
+    ),
+}
+
+
+def test_without_credentials(bucket):
+    """Said before any genotype is read, in one error that tells what to do; never botocore's own."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("AWS_") or k == "AWS_ENDPOINT_URL"}
+    environment |= dict.fromkeys(("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"), "/nowhere")
+    environment |= {"AWS_EC2_METADATA_DISABLED": "true", "PYTHONPATH": str(Path(__file__).parent)}
+    done = subprocess.run(  # a process of its own: a file system keeps the credentials that it was made with
+        [sys.executable, "-c", "import test_object_store as here; here.try_entrances()"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    found = dict(line.split("\t") for line in done.stdout.splitlines())
+    assert found.keys() == ENTRANCES.keys(), done.stderr
+    for name, said in found.items():
+        wanted = (
+            rf"StoreError 's3://cohorts/{name}' cannot be reached \(NoCredentialsError.*AWS_ACCESS_KEY_ID"
+        )
+        assert re.match(wanted, said), said
+
+
+def try_entrances():
+    """Print what each entrance of a bucket raises."""
+    ds = _unreadable(dasklmm.simulate(100, 600, n_contigs=3, seed=6))
+    for name, enter in ENTRANCES.items():
+        try:
+            enter(ds, f"s3://cohorts/{name}")
+        except Exception as error:  # noqa: BLE001
+            print(name, f"{type(error).__name__} {error}", sep="\t")
+
+
+@pytest.mark.parametrize("entrance", ["store", "write kinship", "pairs", "P"])
+def test_without_a_bucket(cohort, bucket, entrance):
+    """Said before any genotype is read."""
+    with pytest.raises(
+        errors.StoreError, match=r"'s3://nowhere/x' cannot be written: .*bucket does not exist"
+    ):
+        ENTRANCES[entrance](_unreadable(cohort[0]), "s3://nowhere/x")
+
+
+def _unreadable(ds):
+    """Genotypes of which no block may be read."""
+
+    def read(block):
+        raise AssertionError("a block was read")
+
+    dosage = ds["dosage"].copy(data=ds["dosage"].data.map_blocks(read, dtype=ds["dosage"].dtype))
+    return ds.assign(dosage=dosage)

@@ -1,0 +1,172 @@
+"""What lies at a path or URL: bytes put whole, read and removed, and a place that cannot be reached said so."""
+
+from __future__ import annotations
+
+import io
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from dasklmm.errors import MissingExtraError, StoreError
+
+# What installs the file system of a URL.
+REMEDIES = {
+    **dict.fromkeys(("s3", "s3a"), "pip install 'dasklmm[cloud]'"),
+    **dict.fromkeys(("http", "https"), "pip install aiohttp requests"),
+}
+
+AMAZON = (
+    "Give credentials as the AWS tools take them (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or ~/.aws; for "
+    "public data FSSPEC_S3_ANON=true), and AWS_ENDPOINT_URL where the server is not Amazon's; workers need them "
+    "too."
+)
+
+
+def is_local(path: str | Path) -> bool:
+    """Whether a path is on this machine's file system, not a URL."""
+    return "://" not in str(path)
+
+
+def put(path: str, *parts: Any) -> None:
+    """Write bytes whole: under another name and renamed, or as one object.
+
+    Raises
+    ------
+    StoreError
+        The place cannot be written, or is full.
+    """
+    try:
+        _put(path, *parts)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    except Exception as error:
+        if is_local(path):
+            raise
+        raise unwritable(path, error) from error  # file systems of URLs raise what they like
+
+
+def unwritable(path: str | Path, error: Exception) -> StoreError:
+    """Error of a place that cannot be written, or is full."""
+    reason = getattr(error, "strerror", None) or error
+    remedy = (
+        "Free space, or give a place that can be written"
+        if is_local(path)
+        else "Give a place that is there (a bucket is not made) and that your credentials may write"
+    )
+    return StoreError(
+        f"{str(path)!r} cannot be written: {reason}. {remedy}, and run the same command again: what is finished "
+        "is kept."
+    )
+
+
+def _put(path: str, *parts: Any) -> None:
+    if is_local(path):
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f"{target.name}.{uuid.uuid4().hex}.partial")
+        try:
+            with partial.open("wb") as file:
+                for part in parts:
+                    file.write(part)
+            os.replace(partial, target)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+        return
+    fs, root = fsspec.core.url_to_fs(path)
+    buffer = io.BytesIO()
+    for part in parts:
+        buffer.write(part)
+    fs.pipe_file(root, buffer.getvalue())
+
+
+def get(path: str) -> bytes | None:
+    """Bytes at a path, or None where there are none."""
+    try:
+        if is_local(path):
+            return Path(path).read_bytes()
+        fs, root = fsspec.core.url_to_fs(path)
+        return bytes(fs.cat_file(root))
+    except FileNotFoundError:
+        return None
+
+
+def present(path: str) -> bool:
+    """Whether a file or folder lies at a path."""
+    fs, root = fsspec.core.url_to_fs(path)
+    fs.invalidate_cache()
+    return bool(fs.exists(root))
+
+
+def remove(path: str | Path) -> None:
+    """Remove a folder and what is in it, if it is there."""
+    fs, root = fsspec.core.url_to_fs(str(path))
+    fs.invalidate_cache()
+    if fs.exists(root):
+        fs.rm(root, recursive=True)
+
+
+def clear(path: str) -> None:
+    """Remove all that a folder holds but its lock, which its holder gives up."""
+    fs, root = fsspec.core.url_to_fs(path)
+    fs.invalidate_cache()
+    for place in fs.ls(root, detail=False) if fs.exists(root) else ():
+        if str(place).rstrip("/").rsplit("/", 1)[-1] != "lock":
+            fs.rm(place, recursive=True)
+
+
+def reach(path: str | Path) -> None:
+    """See that the file system of a URL answers, before anything is asked of it. Eager.
+
+    Raises
+    ------
+    MissingExtraError
+        The library of the URL's file system is not installed; with the remedy.
+    StoreError
+        No such file system, no credentials, no permission, or no server.
+    """
+    if is_local(path):
+        return
+    scheme = str(path).partition("://")[0]
+    try:
+        fs, root = fsspec.core.url_to_fs(str(path))
+        fs.exists(root)
+    except FileNotFoundError:
+        return  # such as a bucket that is not there: nothing lies at the path
+    except ImportError as error:
+        remedy = REMEDIES.get(scheme)
+        raise MissingExtraError(
+            f"{str(path)!r} needs a library that is not installed"
+            + (f" ({error}): {remedy}" if remedy else f": {error}")
+        ) from error
+    except Exception as error:  # file systems raise what they like
+        remedy = AMAZON if scheme in ("s3", "s3a") else "Check the URL, and that this machine may read it."
+        raise StoreError(
+            f"{str(path)!r} cannot be reached ({type(error).__name__}: {error}). {remedy}"
+        ) from error
+
+
+def check_writable(path: str | Path) -> None:
+    """See that something can be written beside a path, before the work that leaves something there. Eager.
+
+    Raises
+    ------
+    StoreError, MissingExtraError
+    """
+    reach(path)
+    probe = f"{str(path).removeprefix('file://').rstrip('/')}.{uuid.uuid4().hex}.partial"
+    try:
+        _put(probe, b"")
+        remove(probe)
+    except Exception as error:  # file systems raise what they like
+        raise unwritable(path, error) from error
+
+
+def check_place(path: str | Path) -> None:
+    """Reach a place for what is written later; where nothing lies there yet, see that something can. Eager."""
+    reach(path)
+    if not present(str(path)):
+        check_writable(path)
