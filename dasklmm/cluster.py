@@ -5,11 +5,18 @@ from __future__ import annotations
 import copy
 import logging
 import multiprocessing
+import multiprocessing.resource_tracker
 import os
+import re
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import dask
 
+from dasklmm import errors
 from dasklmm.errors import ClusterError, OptionError
 
 if TYPE_CHECKING:
@@ -48,12 +55,44 @@ def dask_setup(worker: Any) -> None:
 
     The scheduler lives in the process that started the workers: a heartbeat fails when both end, and no other
     way. distributed logs that with a traceback, which a user would take for an error of the run.
+
+    So it does with an error of a task, which reaches the process that asked for it, and is said there; and with
+    tasks that are cancelled when one has failed.
     """
-    logging.getLogger("distributed.worker").addFilter(_not_of_a_heartbeat)
+    logging.getLogger("distributed.worker").addFilter(_is_news)
+    logging.getLogger("distributed.worker.state_machine").addFilter(_is_news)
 
 
-def _not_of_a_heartbeat(record: logging.LogRecord) -> bool:
-    return "Failed to communicate with scheduler during heartbeat" not in record.getMessage()
+def _is_news(record: logging.LogRecord) -> bool:
+    said = record.getMessage()
+    if "Failed to communicate with scheduler during heartbeat" in said or "ended with CancelledError" in said:
+        return False
+    failed = re.search(r"^Exception: ['\"](\w+)\(", said, re.MULTILINE)
+    return failed is None or not hasattr(errors, failed[1])
+
+
+@contextmanager
+def _interruptions_held() -> Iterator[None]:
+    """Keep Ctrl-C from a cluster that starts, which it would leave half made; it is raised at the end.
+
+    A terminal or notebook sends it to the worker processes too. They inherit that it is blocked, also those that
+    are started anew later: it is for this process, which ends them or goes on with them, and a worker that died
+    of it would leave its traceback and lose its blocks.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    multiprocessing.resource_tracker.ensure_running()  # whose start, by the first worker, would unblock it
+    held: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, before)
+    if held:
+        raise KeyboardInterrupt
 
 
 def local_cluster(
@@ -106,12 +145,15 @@ def local_cluster(
         "dashboard_address": "127.0.0.1:0",
     }
     options = {**defaults, **options}
-    with dask.config.set(WORKER_CONFIGURATION):
+    with ExitStack() as undone, dask.config.set(WORKER_CONFIGURATION):
         if options["processes"]:
             # A nanny shares the nested configuration with this process, where it ends with this block: a
             # worker that it starts anew would have lost it.
             options.setdefault("config", copy.deepcopy(dask.config.config))
         try:
-            return LocalCluster(**options)
+            with _interruptions_held():
+                cluster = undone.enter_context(LocalCluster(**options))
         except RuntimeError as error:
             raise ClusterError(f"the cluster did not start ({error}). {_GUARD}") from error
+        undone.pop_all()
+        return cluster

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import logging
 import signal
 import threading
 from collections.abc import Iterator
@@ -129,6 +130,7 @@ def client_of(cluster: Cluster, read: str | None = None, write: str | None = Non
 
             local = stack.enter_context(local_cluster(cluster.workers))
             client = stack.enter_context(local.get_client())
+            stack.push(_no_news)
             # without bokeh nothing is served there
             dashboard = f", dashboard {local.dashboard_link}" if importlib.util.find_spec("bokeh") else ""
             click.echo(f"{cluster.workers} workers{dashboard}", err=True)
@@ -175,6 +177,13 @@ def _signals_raised() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _no_news(kind: Any, error: Any, traceback: Any) -> None:
+    """Let a cluster that ends in the middle of tasks do so in silence: the run's own error is what counts."""
+    if kind is not None:
+        for name in ("distributed", "tornado.application"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _say_page(client: Any) -> None:

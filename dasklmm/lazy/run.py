@@ -62,18 +62,21 @@ def run_blocks(
             place = {future.key: i for i, future in enumerate(futures)}
             out: list[Any] = [None] * total
             finished_ones = as_completed(futures, with_results=True, raise_errors=False)
-            for done, (future, result) in enumerate(finished_ones, 1):
-                if future.status != "finished":
-                    try:
-                        future.result()  # before they are cancelled: this one's error would be lost
-                    finally:
-                        client.cancel(futures)
-                out[place[future.key]] = result
-                future.release()  # or the results of all blocks would pile up on the workers
-                if on_result is not None:
-                    on_result(place[future.key], result)
-                if on_done is not None:
-                    on_done(done, total)
+            try:
+                for done, (future, result) in enumerate(finished_ones, 1):
+                    if future.status != "finished":
+                        future.result()
+                    out[place[future.key]] = result
+                    future.release()  # or the results of all blocks would pile up on the workers
+                    if on_result is not None:
+                        on_result(place[future.key], result)
+                    if on_done is not None:
+                        on_done(done, total)
+            except (
+                BaseException
+            ):  # an interruption too: a notebook's traceback keeps the futures, which go on
+                client.cancel(futures)
+                raise
             return out
     wanted = {part.key: i for i, part in enumerate(parts)}
     done = 0

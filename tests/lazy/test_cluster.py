@@ -11,7 +11,7 @@ import pytest
 from bed_reader import to_bed
 
 import dasklmm
-from dasklmm import LinearMixedModel
+from dasklmm import LinearMixedModel, errors
 from dasklmm.cluster import WORKER_ENVIRONMENT
 
 
@@ -114,6 +114,33 @@ def test_a_heartbeat_that_meets_the_end_is_not_told(client):
         return text.getvalue()
 
     assert set(client.run(told).values()) == {"another\n"}
+
+
+def _fails(error):
+    raise error
+
+
+def test_an_error_is_said_once(client):
+    """Where it is raised, which is in the process that asked; a worker's log tells of errors that are not ours."""
+
+    def listen(dask_worker):
+        import io
+        import logging
+
+        dask_worker.told = io.StringIO()
+        logging.getLogger("distributed.worker").addHandler(logging.StreamHandler(dask_worker.told))
+
+    client.run(listen)
+    for error in (
+        errors.StoreError("the disk's full"),
+        errors.StoreError('a "place"'),
+        ValueError("unknown"),
+    ):
+        with pytest.raises(type(error)):
+            client.submit(_fails, error, pure=False).result()
+    told = "".join(client.run(lambda dask_worker: dask_worker.told.getvalue()).values())
+    assert told.count("Compute Failed") == 1
+    assert "unknown" in told
 
 
 def test_kinship(client, cohort):
