@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import dask.array as da
 import numpy as np
 import xarray as xr
 
 from dasklmm import schema
-from dasklmm.cohort import Cohort, join_each
+from dasklmm.cohort import Cohort, Cohorts, join_each
 from dasklmm.errors import (
     DaskLMMError,
     GenotypeFormatError,
@@ -37,7 +39,7 @@ from dasklmm.numerics.transforms import Transform
 from dasklmm.progress import bars
 from dasklmm.readers.genotypes import open_genotypes
 from dasklmm.scanning import Clock, Progress, Scan
-from dasklmm.selection import contig_ranges, selected_variants
+from dasklmm.selection import Selection, contig_ranges, selected_variants
 from dasklmm.store import arrays
 from dasklmm.store.places import check_place, clear, get, present, put, remove
 from dasklmm.store.records import Memory, Records, one_writer, vacant
@@ -173,12 +175,72 @@ def gwas(
     Cost: sample^2 variant flop for the kinship, an eigendecomposition (a contig, with LOCO), and
     2 sample^2 variant flop for the tests. Runs on the active Dask client, or on threads.
     """
+    return prepared(
+        genotypes,
+        phenotypes,
+        covariates,
+        kinship=kinship,
+        loco=loco,
+        test=test,
+        variance_ratio=variance_ratio,
+        rank=rank,
+        truncated=truncated,
+        precision=precision,
+        store=store,
+        resume=resume,
+        phenotype=phenotype,
+        transform=transform,
+        condition=condition,
+        interaction=interaction,
+        samples=samples,
+        variants=variants,
+        contigs=contigs,
+        regions=regions,
+        min_allele_count=min_allele_count,
+        min_allele_frequency=min_allele_frequency,
+        max_missing=max_missing,
+        intercept=intercept,
+        overwrite=overwrite,
+    ).run(progress)
+
+
+def prepared(
+    genotypes: Any,
+    phenotypes: Any,
+    covariates: Any = None,
+    *,
+    kinship: Any = "rrm",
+    loco: bool = True,
+    test: alternatives.Test = "lrt",
+    variance_ratio: str = "null",
+    rank: int | None = None,
+    truncated: bool = False,
+    precision: str = "single",
+    store: str | Path | None = None,
+    resume: bool = True,
+    phenotype: str | Sequence[str] | None = None,
+    transform: Transform | None = None,
+    condition: Sequence[str] = (),
+    interaction: str | None = None,
+    samples: Sequence[str] | None = None,
+    variants: Sequence[str] | None = None,
+    contigs: Sequence[str] | None = None,
+    regions: Sequence[str] | None = None,
+    min_allele_count: float = 0,
+    min_allele_frequency: float = 0.0,
+    max_missing: float = 1.0,
+    intercept: bool = True,
+    overwrite: bool = False,
+) -> Prepared:
+    """Open, join and check all that a scan is given, as :func:`gwas` does, before there is a cluster. Eager."""
     _check_options(test, variance_ratio, kinship, loco, interaction)
     dtype = lazy_kinship.working_dtype(precision)
     ds = genotypes.to_dataset(name="dosage") if isinstance(genotypes, xr.DataArray) else genotypes
     ds = ds if isinstance(ds, xr.Dataset) else open_genotypes(ds)
     ds = schema.with_text(ds)
     store = None if store is None else str(store).removeprefix("file://").rstrip("/")
+    if store is not None:
+        check_place(store)  # before the genotypes are read for their digest
     selection = selected_variants(ds, variants, contigs, regions)
     condition = [condition] if isinstance(condition, str) else list(condition)
     cohorts = join_each(
@@ -249,32 +311,75 @@ def gwas(
         NODES if variance_ratio == "per_variant" else 0,
         max(ranks) + OVERSAMPLING if truncated else 0,
     )
-    room = budget.Room.of(run.active_client())
-    most, streamed = shape.fitting_rows(room, kinship=given is None and not truncated)
-    if streamed and store is None and run.active_client() is not None:
-        raise MemoryBudgetError(
-            f"the eigenvectors are {shape.p_bytes / 1e6:,.0f} MB and a worker has {room.limit / 1e6:,.0f} MB: "
-            "they must be read piece by piece from a store. Give store= (a path that all workers see, or a URL)."
-        )
-    with _watcher(progress) as watcher:
-        scan = Scan(
-            ds,
-            rows,
-            cohorts,
-            ranges,
-            given,
-            options,
-            ranks,
-            dtype,
-            most,
-            streamed,
-            shape.groups_per_read(room, most),
-            budget.decompositions_at_once(largest, room, run.parallelism()),
-            Clock(watcher),
-            selection,
-            filters,
-        )
-        return scan.run(Memory()) if store is None else _stored(scan, store, resume, overwrite)
+    return Prepared(
+        ds,
+        rows,
+        cohorts,
+        ranges,
+        given,
+        options,
+        ranks,
+        dtype,
+        shape,
+        selection,
+        filters,
+        store,
+        resume,
+        overwrite,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A scan whose input was checked, and that has done no work yet."""
+
+    ds: xr.Dataset
+    rows: da.Array
+    cohorts: Cohorts
+    contigs: dict[str, np.ndarray]
+    given: list[np.ndarray | xr.Dataset] | None
+    options: dict[str, Any]
+    ranks: list[int]
+    dtype: Any
+    shape: budget.Shape
+    selection: Selection | None
+    filters: Filters | None
+    store: str | None
+    resume: bool
+    overwrite: bool
+
+    def run(self, progress: Progress | bool | None = None) -> xr.Dataset:
+        """Scan on the active Dask client, or on threads. Eager: see :func:`gwas`."""
+        computed = self.given is None and not self.options["truncated"]
+        room = budget.Room.of(run.active_client())
+        most, streamed = self.shape.fitting_rows(room, kinship=computed)
+        if streamed and self.store is None and run.active_client() is not None:
+            raise MemoryBudgetError(
+                f"the eigenvectors are {self.shape.p_bytes / 1e6:,.0f} MB and a worker has "
+                f"{room.limit / 1e6:,.0f} MB: they must be read piece by piece from a store. Give store= (a path "
+                "that all workers see, or a URL)."
+            )
+        with _watcher(progress) as watcher:
+            scan = Scan(
+                self.ds,
+                self.rows,
+                self.cohorts,
+                self.contigs,
+                self.given,
+                self.options,
+                self.ranks,
+                self.dtype,
+                most,
+                streamed,
+                self.shape.groups_per_read(room, most),
+                budget.decompositions_at_once(self.shape.samples, room, run.parallelism()),
+                Clock(watcher),
+                self.selection,
+                self.filters,
+            )
+            if self.store is None:
+                return scan.run(Memory())
+            return _stored(scan, self.store, self.resume, self.overwrite)
 
 
 @contextmanager
@@ -293,7 +398,6 @@ def _watcher(progress: Progress | bool | None) -> Iterator[Progress | None]:
 
 def _stored(scan: Scan, store: str, resume: bool, overwrite: bool) -> xr.Dataset:
     """Run a scan whose work and results are kept: taken up, published when complete, or opened as they are."""
-    check_place(store)  # before the genotypes are read for their digest
     inputs = scan.inputs()
     found = differences(store, inputs)
     if found is None or overwrite:

@@ -249,27 +249,28 @@ def gwas(
         if not fam.is_file():
             raise click.UsageError(f"give --pheno: there is no {fam} whose phenotype could be used.")
         pheno = str(fam)
+    cluster.check()
     from dasklmm.readers.tables import read_ids
 
     _folder(out)
     store = store or str(out / "results.zarr")
-    with client_of(cluster, genotypes, store):
-        run_scan(
-            genotypes,
-            pheno,
-            covar,
-            out,
-            store=store,
-            quiet=quiet,
-            command=["dasklmm", *cluster.shown(sys.argv[1:])],
-            phenotype=pheno_col[0] if len(pheno_col) == 1 else (list(pheno_col) or None),
-            variance_ratio=variance_ratio.replace("-", "_"),
-            samples=None if samples is None else read_ids(samples),
-            variants=None if variants is None else read_ids(variants),
-            contigs=contigs or None,
-            regions=regions or None,
-            **options,
-        )
+    run_scan(
+        genotypes,
+        pheno,
+        covar,
+        out,
+        cluster=cluster,
+        store=store,
+        quiet=quiet,
+        command=["dasklmm", *cluster.shown(sys.argv[1:])],
+        phenotype=pheno_col[0] if len(pheno_col) == 1 else (list(pheno_col) or None),
+        variance_ratio=variance_ratio.replace("-", "_"),
+        samples=None if samples is None else read_ids(samples),
+        variants=None if variants is None else read_ids(variants),
+        contigs=contigs or None,
+        regions=regions or None,
+        **options,
+    )
 
 
 def run_scan(
@@ -278,6 +279,7 @@ def run_scan(
     covar: str | None,
     out: Path,
     *,
+    cluster: Cluster,
     store: str | None = None,
     quiet: bool = False,
     clump: bool = False,
@@ -287,47 +289,30 @@ def run_scan(
 ) -> None:
     """Scan, write the files of a run, and say in a few lines what was found and where it is."""
     import dasklmm
-    from dasklmm.association import unfinished_work
+    from dasklmm.association import prepared, unfinished_work
     from dasklmm.describe import findings, strongest
     from dasklmm.formats_out import check_formats
     from dasklmm.outputs import write_outputs
-    from dasklmm.progress import Terminal
 
     start = time.perf_counter()
     check_formats(formats)  # before any work
     _folder(out)
     store = store or str(out / "results.zarr")
+    scan = prepared(genotypes, pheno, covar, store=store, **options)
     if unfinished_work(store) and not options.get("overwrite"):
         click.echo("found the work of an unfinished run", err=True)
-    progress = Terminal()
-    try:
-        results = dasklmm.gwas(
-            genotypes,
-            pheno,
-            covar,
-            store=store,
-            progress=None if quiet else progress,
-            **options,
+    with client_of(cluster, genotypes, store):  # after all that could be wrong with the input
+        results = _scanned(scan, quiet)
+        if "created" not in results.attrs:
+            click.echo("these results were complete already")
+        kept = {k: v for k, v in results.attrs.get("resumed", {}).items() if v["kept"]}
+        if kept:
+            parts = [f"{k} {v['kept']} of {v['kept'] + v['computed']}" for k, v in kept.items()]
+            click.echo(f"kept from a former run: {', '.join(parts)}")
+        ds = _tested_genotypes(genotypes, results) if clump else None
+        written = write_outputs(
+            results, out, command=command or ["dasklmm", *sys.argv[1:]], genotypes=ds, formats=formats
         )
-    except KeyboardInterrupt:
-        click.echo("interrupted; the same command goes on from here", err=True)
-        raise SystemExit(130) from None
-    finally:
-        progress.close()
-    if "created" not in results.attrs:
-        click.echo("these results were complete already")
-    kept = {k: v for k, v in results.attrs.get("resumed", {}).items() if v["kept"]}
-    if kept:
-        parts = [f"{k} {v['kept']} of {v['kept'] + v['computed']}" for k, v in kept.items()]
-        click.echo(f"kept from a former run: {', '.join(parts)}")
-    ds = None
-    if clump:
-        ds = dasklmm.open_genotypes(genotypes)
-        if ds.sizes["variant"] > results.sizes["variant"]:  # chosen ones were tested
-            ds = ds.isel(variant=ds["variant_id"].isin(results["variant_id"].values).values)
-    written = write_outputs(
-        results, out, command=command or ["dasklmm", *sys.argv[1:]], genotypes=ds, formats=formats
-    )
     if "phenotypes" in results.attrs:
         for name in results.attrs["phenotype"]:
             one = dasklmm.phenotype_results(results, name)
@@ -345,6 +330,30 @@ def run_scan(
     click.echo(f"{time.perf_counter() - start:.1f} s; results in {out}:")
     for name, path in written.items():
         click.echo(f"  {name:<10} {path}")
+
+
+def _scanned(scan: Any, quiet: bool) -> Any:
+    """Results of a prepared scan, with bars; an interruption leaves its work and ends the command."""
+    from dasklmm.progress import Terminal
+
+    progress = Terminal()
+    try:
+        return scan.run(None if quiet else progress)
+    except KeyboardInterrupt:
+        click.echo("interrupted; the same command goes on from here", err=True)
+        raise SystemExit(130) from None
+    finally:
+        progress.close()
+
+
+def _tested_genotypes(genotypes: str, results: Any) -> Any:
+    """Genotypes of the variants in the results."""
+    import dasklmm
+
+    ds = dasklmm.open_genotypes(genotypes)
+    if ds.sizes["variant"] > results.sizes["variant"]:  # chosen ones were tested
+        ds = ds.isel(variant=ds["variant_id"].isin(results["variant_id"].values).values)
+    return ds
 
 
 def _cohort_options(least_samples: int, least_variants: int) -> Any:
@@ -410,14 +419,14 @@ def demo(out: Path, samples: int, variants: int, seed: int, workers: int) -> Non
     click.echo(f"simulating {samples:,} samples x {variants:,} variants")
     cohort = simulate_cohort(samples, variants, seed=seed, **DEMONSTRATION)
     paths = write_cohort(cohort, out / "cohort", overwrite=True)
-    with client_of(Cluster(workers=workers)):
-        run_scan(
-            str(paths["genotypes"]),
-            str(paths["phenotypes"]),
-            str(paths["covariates"]),
-            out,
-            overwrite=True,
-        )
+    run_scan(
+        str(paths["genotypes"]),
+        str(paths["phenotypes"]),
+        str(paths["covariates"]),
+        out,
+        cluster=Cluster(workers=workers),
+        overwrite=True,
+    )
     click.echo(f"open {out / 'report.html'} in a browser")
 
 

@@ -41,6 +41,17 @@ class Cluster:
     gateway_option: tuple[str, ...] = ()
     worker_timeout: float = 600.0
 
+    def check(self) -> None:
+        """Refuse options that contradict each other."""
+        if self.scheduler is not None and (self.workers is not None or self.gateway is not None):
+            other = "--workers" if self.workers is not None else "--gateway"
+            raise click.UsageError(f"give {other} or --scheduler, not both.")
+        if self.gateway is None and (self.adapt is not None or self.gateway_option):
+            raise click.UsageError("--adapt and --gateway-option are for --gateway.")
+        if self.gateway is not None and (self.workers is None) == (self.adapt is None):
+            raise click.UsageError("give --workers N or --adapt MIN:MAX with --gateway, one of the two.")
+        self.options()
+
     def options(self) -> dict[str, str]:
         """Of the gateway, by name."""
         pairs = [text.partition("=") for text in self.gateway_option]
@@ -100,14 +111,7 @@ def cluster_options(function: Any) -> Any:
 @contextmanager
 def client_of(cluster: Cluster, read: str | None = None, write: str | None = None) -> Iterator[None]:
     """The Dask client asked for, or none: threads. Workers elsewhere must see what is read and written."""
-    if cluster.scheduler is not None and (cluster.workers is not None or cluster.gateway is not None):
-        other = "--workers" if cluster.workers is not None else "--gateway"
-        raise click.UsageError(f"give {other} or --scheduler, not both.")
-    if cluster.gateway is None and (cluster.adapt is not None or cluster.gateway_option):
-        raise click.UsageError("--adapt and --gateway-option are for --gateway.")
-    if cluster.gateway is not None and (cluster.workers is None) == (cluster.adapt is None):
-        raise click.UsageError("give --workers N or --adapt MIN:MAX with --gateway, one of the two.")
-    options = cluster.options()
+    cluster.check()
     with ExitStack() as stack:
         if cluster.gateway is not None:
             from dasklmm.gateway import gateway_client
@@ -118,7 +122,7 @@ def client_of(cluster: Cluster, read: str | None = None, write: str | None = Non
                     cluster.gateway,
                     n_workers=cluster.workers,
                     adapt=cluster.adapt,
-                    options=options,
+                    options=cluster.options(),
                     timeout=cluster.worker_timeout,
                     tell=lambda line: click.echo(line, err=True),
                 )

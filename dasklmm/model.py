@@ -784,7 +784,8 @@ def linear_mixed_regression_rows(
         Fitted; made by `from_kinship`, `from_random_effects` or `linear_mixed_model`, or with p_path.
     pa_path, a_path : str, optional
         Store the rotated alternatives, and the imputed ones, there as Zarr arrays, computed now. The tests
-        then read what a model of its rank needs of them. Existing stores are refused.
+        then read what a model of its rank needs of them. Existing stores are refused; one of the same inputs
+        whose writing was interrupted goes on.
     mean_impute : bool
         Impute missing dosages by the variant's mean; otherwise such a variant is a NaN row.
     partition_size : int, optional
@@ -823,16 +824,21 @@ def linear_mixed_regression_rows(
             raise OptionError(f"pass_through names {name!r}, which entries do not hold.")
         carried[name] = entries[name]
     for path in (pa_path, a_path):
-        _check_target(path, False)
+        if path is not None:
+            vacant(path, arrays.unfinished(path), "array")  # before anything is read
     plain = None
     if a_path is not None:
-        plain = project.write_rows(project.imputed_rows(rows, samples, mean_impute), a_path)
+        made_of = project.rotation_inputs(entries, rows, None, samples, mean_impute)
+        plain = project.keep_rows(
+            project.imputed_rows(rows, samples, mean_impute), a_path, made_of, label="impute"
+        )
     if pa_path is None:
         group = associate.Group(alternatives.stacked_tests([null]), p, samples, model._intercept)
         data = associate.scan([group], rows.data, label="test", mean_impute=mean_impute)
         out = associate.dataset(data[:, 2:], associate.TEST_COLUMNS, rows.coords, test="lrt")
     else:
-        stored = project.write_rows(project.rotated_rows(rows, p, samples, mean_impute), pa_path)
+        made_of = project.rotation_inputs(entries, rows, p, samples, mean_impute)
+        stored = project.keep_rows(project.rotated_rows(rows, p, samples, mean_impute), pa_path, made_of)
         if model.low_rank and plain is None:
             plain = project.imputed_rows(rows, samples, mean_impute)
         out = model.fit_alternatives(stored, plain if model.low_rank else None, partition_size)

@@ -141,7 +141,7 @@ def test_plot_and_info(scan, cohort, tmp_path):
     [
         (["gwas", "none.bed", "--pheno", "none.tsv", "--out", "OUT"], 1, "no genotypes at 'none.bed'"),
         (
-            ["gwas", ".", "--pheno", "x", "--out", "OUT", "--scheduler", "tcp://127.0.0.1:1"],
+            ["gwas", "COHORT", "--pheno", "TABLE", "--out", "OUT", "--scheduler", "tcp://127.0.0.1:1"],
             1,
             "no Dask scheduler",
         ),
@@ -151,7 +151,7 @@ def test_plot_and_info(scan, cohort, tmp_path):
         (["gwas", ".", "--pheno", "x", "--out", "s3://bucket/o"], 1, "'s3:/bucket/o' is a URL"),
         (["gwas", "x", "--out", "OUT"], 1, "no genotypes at 'x', nor at 'x.bed'"),
         (["gwas", ".", "--out", "OUT"], 2, "give --pheno"),
-        (["gwas", ".", "--pheno", "x", "--out", "OUT", "--scheduler", "z"], 1, "no Dask scheduler"),
+        (["gwas", "COHORT", "--pheno", "TABLE", "--out", "OUT", "--scheduler", "z"], 1, "no Dask scheduler"),
         (["simulate", "--out", "/dev/null/x"], 1, "cannot be a directory"),
         (["simulate", "--seed", "-1", "--out", "OUT"], 1, "seed is -1"),
         (["simulate", "--variants", "21", "--out", "OUT"], 2, "21"),
@@ -159,27 +159,36 @@ def test_plot_and_info(scan, cohort, tmp_path):
         (["nothing"], 2, "No such command"),
     ],
 )
-def test_errors_are_one_message(arguments, code, message, tmp_path):
-    arguments = [str(tmp_path / "o") if a == "OUT" else a for a in arguments]
-    done = run(*arguments, expect=code)
+def test_errors_are_one_message(arguments, code, message, cohort, tmp_path):
+    places = {
+        "OUT": tmp_path / "o",
+        "COHORT": cohort / "genotypes.zarr",
+        "TABLE": cohort / "phenotypes.tsv",
+    }
+    done = run(*(places.get(a, a) for a in arguments), expect=code)
     assert message in done.stderr
+
+
+@pytest.mark.parametrize("wrong", [["--pheno-col", "none"], ["--contigs", "none"], ["--rank", "151"]])
+def test_bad_input_is_refused_before_a_cluster_starts(wrong, cohort, tmp_path):
+    scan = ["gwas", cohort / "genotypes.zarr", "--pheno", cohort / "phenotypes.tsv", "--out", tmp_path / "o"]
+    done = run(*scan, *wrong, "--workers", "1", expect=1)
+    assert "Error: " in done.stderr
+    assert "workers" not in done.stderr
 
 
 def test_an_interrupted_run_goes_on(cohort, tmp_path, monkeypatch):
     arguments = [
         "gwas", cohort / "genotypes.zarr", "--pheno", cohort / "phenotypes.tsv", "--out", tmp_path / "o",
     ]  # fmt: skip
-    real = dasklmm.gwas
+    real = progress_bars.Terminal.__call__
 
-    def cut(*given, progress, **options):
-        def watch(stage, done, total):
-            progress(stage, done, total)
-            if stage == "test":
-                raise KeyboardInterrupt
+    def cut(self, stage, done, total):
+        real(self, stage, done, total)
+        if stage == "test":
+            raise KeyboardInterrupt
 
-        return real(*given, progress=watch, **options)
-
-    monkeypatch.setattr(dasklmm, "gwas", cut)
+    monkeypatch.setattr(progress_bars.Terminal, "__call__", cut)
     stopped = CliRunner().invoke(cli.main, [str(a) for a in arguments])
     assert stopped.exit_code == 130
     assert "interrupted; the same command goes on from here" in stopped.stderr

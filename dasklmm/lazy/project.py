@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,14 @@ import xarray as xr
 import zarr
 
 from dasklmm import schema
-from dasklmm.lazy import blocks
+from dasklmm.lazy import blocks, run
+from dasklmm.lazy.inputs import content_digest, genotype_stamp
 from dasklmm.numerics.scan import imputed_block, project_block
+from dasklmm.store import arrays
 from dasklmm.store.arrays import StoredArray, create_array, finish_array, open_array, write_array
+from dasklmm.store.places import check_place, clear
+from dasklmm.store.records import Records, one_writer, vacant
+from dasklmm.store.results import fingerprint
 
 
 def operand(p: Any) -> Any:
@@ -31,9 +38,17 @@ def operand(p: Any) -> Any:
 
 
 def project(
-    p: Any, a: Any, *, dims: Any = None, mean_impute: bool = True, partition_size: int | None = None
+    p: Any,
+    a: Any,
+    *,
+    dims: Any = None,
+    mean_impute: bool = True,
+    partition_size: int | None = None,
+    store: str | Path | None = None,
+    overwrite: bool = False,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> xr.DataArray:
-    """Rotate alternatives by eigenvectors: PA. Lazy.
+    """Rotate alternatives by eigenvectors: PA. Lazy; with `store` eager.
 
     Parameters
     ----------
@@ -49,6 +64,14 @@ def project(
         Impute missing dosages by the variant's mean; False gives NaN for such a variant.
     partition_size : int, optional
         Variants of a task.
+    store : path or URL, optional
+        Compute it now and keep it there as a Zarr array, for :meth:`LinearMixedModel.fit_alternatives` of many
+        phenotypes. A call that was interrupted goes on, and one that ended is opened, where p and a are the
+        same: p is read for that, and an `a` that is not a reader's.
+    overwrite : bool
+        Replace the array that `store` holds.
+    progress : callable (stage, done, total), optional
+        With `store`, called for each block.
 
     Returns
     -------
@@ -59,7 +82,10 @@ def project(
     ------
     ShapeError, DimensionError, SampleError
         Before anything is read.
+    StoreError
+        `store` holds something else, or another call writes there.
     """
+    whole = a
     ids = None if not isinstance(p, (xr.Dataset, xr.DataArray)) else schema.sample_ids(p)
     eigenvectors = operand(p)
     if isinstance(eigenvectors, StoredArray):
@@ -76,7 +102,111 @@ def project(
     rows = schema.as_rows(
         a, "a", (schema.VARIANT, schema.SAMPLE), size, given=dims, partition_size=partition_size
     )
-    return rotated_rows(rows, eigenvectors, columns, mean_impute)
+    rotated = rotated_rows(rows, eigenvectors, columns, mean_impute)
+    if store is None:
+        return rotated
+    made_of = rotation_inputs(whole, rows, eigenvectors, columns, mean_impute)
+    stored = keep_rows(rotated, store, made_of, overwrite=overwrite, progress=progress)
+    return rotated.copy(data=da.from_array(stored, name=False, inline_array=True))
+
+
+def rotation_inputs(
+    a: Any, rows: xr.DataArray, p: Any, samples: np.ndarray | None, mean_impute: bool
+) -> dict[str, Any]:
+    """Every input of rotated (or, without p, imputed) alternatives by name, as a value or a digest. Eager.
+
+    `a` are the alternatives as they were given, `rows` (variant, sample) as they are read.
+    """
+    digest = None
+    if isinstance(p, StoredArray):
+        digest = p.token or fingerprint(p.load())
+    elif p is not None:
+        digest = fingerprint(np.asarray(p))
+    return {
+        "p": digest,
+        "alternatives": genotype_stamp(a) if isinstance(a, xr.Dataset) else content_digest(rows.data),
+        "samples": None if samples is None else fingerprint(samples),
+        "mean_impute": mean_impute,
+    }
+
+
+def keep_rows(
+    array: xr.DataArray,
+    path: str | Path,
+    made_of: dict[str, Any],
+    *,
+    label: str = "rotate",
+    overwrite: bool = False,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> zarr.Array:
+    """Write a lazy array (variant, …) as a Zarr array with its dim names, block by block. Eager.
+
+    Each block that is written leaves a record with its checksum in `path`.work, after it. A writing of the same
+    inputs that ended early goes on with the others; one that is complete is opened.
+
+    Raises
+    ------
+    StoreError
+        `path` holds something else, or another call writes there.
+    """
+    path = str(path).rstrip("/")
+    check_place(path)
+    data = array.data.rechunk(array.data.chunksize)  # one chunk a block, so that no two tasks write the same
+    work = f"{path}.work"
+    with one_writer(work):
+        kept = Records(work, fingerprint(made_of))
+        stored = None if overwrite else arrays.begun_array(path, made_of, data)
+        if stored is not None and arrays.finished(stored):
+            clear(work)
+            return open_array(path)
+        if stored is None:
+            vacant(path, overwrite or arrays.unfinished(path), "array")
+            clear(work)
+            stored = create_array(
+                path,
+                data.shape,
+                data.dtype,
+                tuple(str(d) for d in array.dims),
+                overwrite=True,
+                chunks=data.chunksize,
+                attributes={"made_of": made_of},
+            )
+        ends = np.cumsum(data.chunks[0]).tolist()
+        rows = [slice(end - size, end) for end, size in zip(ends, data.chunks[0], strict=True)]
+        names = [f"{i:06d}" for i in range(len(rows))]
+        marked = [i for i, name in enumerate(names) if kept.read(name) is not None]
+        check = blocks.delayed_call(_is_kept, "verify")
+        intact = run.run_blocks([check(stored, rows[i], kept, names[i]) for i in marked])
+        done = {i for i, good in zip(marked, intact, strict=True) if good}
+        lazy = blocks.delayed_blocks(data)
+        keep = blocks.delayed_call(_keep_rows, label)
+        parts = [
+            keep(block, stored, rows[i], kept, names[i]) for i, block in enumerate(lazy) if i not in done
+        ]
+
+        def tell(ready: int, total: int) -> None:
+            if progress is not None:
+                progress("rotation", len(done) + ready, len(done) + total)
+
+        run.run_blocks(parts, tell)
+        finish_array(stored)
+        clear(work)
+    return open_array(path)
+
+
+def _keep_rows(block: np.ndarray, stored: zarr.Array, rows: slice, kept: Records, name: str) -> None:
+    stored[rows] = block
+    kept.write(name, np.array([zlib.crc32(np.ascontiguousarray(block))]))
+
+
+def _is_kept(stored: zarr.Array, rows: slice, kept: Records, name: str) -> bool:
+    """Whether the rows of a record are there, and what was written."""
+    found = kept.read(name)
+    try:
+        values = np.ascontiguousarray(stored[rows])
+    except Exception:  # noqa: BLE001  (codecs raise what they like on damaged bytes)
+        return False
+    return found is not None and zlib.crc32(values) == int(found[0][0])
 
 
 def rotated_rows(rows: xr.DataArray, p: Any, samples: np.ndarray | None, mean_impute: bool) -> xr.DataArray:

@@ -72,6 +72,21 @@ def _whole(array: zarr.Array, path: str | Path) -> zarr.Array:
     return array
 
 
+def finished(array: zarr.Array) -> bool:
+    """Whether the writing of an array of this package ended."""
+    return TOKEN in array.attrs
+
+
+def begun_array(path: str | Path, inputs: dict[str, Any], like: da.Array) -> zarr.Array | None:
+    """Array of the same inputs, shape, dtype and blocks at `path`, finished or not; None where there is none."""
+    try:
+        array = zarr.open_array(str(path), mode="r+")
+    except (FileNotFoundError, ValueError):
+        return None
+    same = (array.shape, array.dtype, array.chunks) == (like.shape, like.dtype, like.chunksize)
+    return array if same and array.attrs.get("made_of") == inputs else None
+
+
 def finish_array(array: zarr.Array) -> None:
     """Mark an array as wholly written; the token tells it from one written later at its place."""
     array.attrs[TOKEN] = uuid.uuid4().hex
@@ -313,11 +328,14 @@ def open_spectrum(path: str | Path) -> xr.Dataset:
 
 
 def unfinished(path: str | Path) -> bool:
-    """Whether a group of this package lies there whose writing ended before its last attribute."""
+    """Whether an array or group of this package lies there whose writing ended before its last attribute."""
     try:
-        attrs = zarr.open_group(str(path), mode="r").attrs
+        node: Any = zarr.open(str(path), mode="r")
     except (FileNotFoundError, ValueError):
         return False
+    attrs = node.attrs
+    if isinstance(node, zarr.Array):
+        return attrs.get(MARK) == "array" and TOKEN not in attrs
     return attrs.get(MARK) in ("kinship", "decomposition") and not {"inputs", "whole"} & set(attrs)
 
 

@@ -197,11 +197,12 @@ def test_genotypes_that_are_gone_for_a_while(cohort, tmp_path, stage):
     shutil.copytree(cohort.folder / "g.zarr", place)
     want = dasklmm.gwas(dasklmm.open_genotypes(place, chunks=64), cohort.y, store=tmp_path / "want.zarr")
 
+    store = tmp_path / "r.zarr"
+
     def vanish(name, done, total):
-        if name == stage and place.exists():
+        if name == stage and place.exists() and records_of(store, "gram/00000"):
             place.rename(away)
 
-    store = tmp_path / "r.zarr"
     with (
         dask.config.set(scheduler="synchronous"),
         pytest.raises(errors.StoreError, match="finds no array"),
@@ -214,3 +215,68 @@ def test_genotypes_that_are_gone_for_a_while(cohort, tmp_path, stage):
     assert sum(kept) > 0
     assert got.drop_attrs().identical(want.drop_attrs())
     assert contents(store) == contents(tmp_path / "want.zarr")
+
+
+def test_a_rotation_to_a_store_goes_on(cohort, tmp_path):
+    """What was written before an interruption is not computed again; other inputs, and a damaged block, are."""
+    ds, store, seen = cohort.genotypes(), tmp_path / "pa.zarr", []
+    vectors = np.random.default_rng(4).standard_normal((20, ds.sizes["sample"]))
+    p = xr.DataArray(vectors, dims=("eigen", "sample"), coords={"sample_id": ds["sample_id"].variable})
+
+    def stop(*said):
+        seen.append(said)
+        if said[1] >= 3:
+            raise Stop
+
+    with pytest.raises(Stop), dask.config.set(scheduler="synchronous"):
+        dasklmm.project(p, ds, store=store, progress=stop)
+    total = seen[0][2]
+    assert [s[1] for s in seen] == [1, 2, 3]
+    with pytest.raises(errors.StoreError, match="is not whole: 3 of"):
+        arrays.open_array(store)
+    chunk = next(path for path in (store / "c").rglob("*") if path.is_file())
+    data = bytearray(chunk.read_bytes())
+    data[7] ^= 1
+    chunk.write_bytes(data)
+    seen.clear()
+    got = dasklmm.project(p, ds, store=store, progress=lambda *said: seen.append(said))
+    assert [s[1] for s in seen] == list(range(3, total + 1))  # one of three was damaged
+    np.testing.assert_array_equal(got.values, dasklmm.project(p, ds).values)
+    assert [path.name for path in tmp_path.iterdir()] == ["pa.zarr"]
+    seen.clear()
+    again = dasklmm.project(p, ds, store=store, progress=lambda *said: seen.append(said))
+    assert not seen
+    np.testing.assert_array_equal(again.values, got.values)
+    with pytest.raises(errors.StoreError, match="exists already"):
+        dasklmm.project(2 * p, ds, store=store)
+    other = dasklmm.project(2 * p, ds, store=store, overwrite=True)
+    np.testing.assert_array_equal(other.values, dasklmm.project(2 * p, ds).values)
+
+
+def test_rows_of_a_model_to_a_store_go_on(cohort, tmp_path, monkeypatch):
+    """linear_mixed_regression_rows(pa_path=, a_path=) goes on with what was written; complete ones are refused."""
+    ds = cohort.genotypes()
+    features = ds["dosage"].values[:40].T.astype(float)
+    rng = np.random.default_rng(1)
+    y = features @ rng.standard_normal(40) / 5 + rng.standard_normal(len(features))
+    model, _ = dasklmm.linear_mixed_model(y, np.ones((y.size, 1)), features)
+    model.fit()
+    paths = {"pa_path": tmp_path / "pa.zarr", "a_path": tmp_path / "a.zarr"}
+    real, kept = records.Records.write, []
+
+    def fail(self, name, *given, **meta):
+        if len(kept) >= 5:
+            raise Stop
+        real(self, name, *given, **meta)
+        kept.append(name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(records.Records, "write", fail)
+        with pytest.raises(Stop), dask.config.set(scheduler="synchronous"):
+            dasklmm.linear_mixed_regression_rows(ds, model, **paths)
+    assert (tmp_path / "a.zarr").exists()
+    got = dasklmm.linear_mixed_regression_rows(ds, model, **paths).compute()
+    want = dasklmm.linear_mixed_regression_rows(ds, model).compute()
+    np.testing.assert_allclose(got["chi_sq"], want["chi_sq"], rtol=1e-9, atol=1e-9)
+    with pytest.raises(errors.StoreError, match="exists already"):
+        dasklmm.linear_mixed_regression_rows(ds, model, **paths)
