@@ -217,7 +217,8 @@ def test_genotypes_that_are_gone_for_a_while(cohort, tmp_path, stage):
     assert contents(store) == contents(tmp_path / "want.zarr")
 
 
-def test_a_rotation_to_a_store_goes_on(cohort, tmp_path):
+@pytest.mark.parametrize("damage", ["flipped", "gone"])
+def test_a_rotation_to_a_store_goes_on(cohort, tmp_path, damage):
     """What was written before an interruption is not computed again; other inputs, and a damaged block, are."""
     ds, store, seen = cohort.genotypes(), tmp_path / "pa.zarr", []
     vectors = np.random.default_rng(4).standard_normal((20, ds.sizes["sample"]))
@@ -238,6 +239,8 @@ def test_a_rotation_to_a_store_goes_on(cohort, tmp_path):
     data = bytearray(chunk.read_bytes())
     data[7] ^= 1
     chunk.write_bytes(data)
+    if damage == "gone":
+        chunk.unlink()
     seen.clear()
     got = dasklmm.project(p, ds, store=store, progress=lambda *said: seen.append(said))
     assert [s[1] for s in seen] == list(range(3, total + 1))  # one of three was damaged
