@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import write_json
+from dasklmm import settings
 from dasklmm.errors import MemoryBudgetError
-from dasklmm.lazy.budget import BASE_BYTES, STREAM_BYTES, USABLE, Room, Shape
+from dasklmm.lazy.budget import BASE_BYTES, STREAM_BYTES, Room, Shape
 from dasklmm.numerics.scan import TILE_VARIANTS
 from dasklmm.numerics.subspace import OVERSAMPLING
 
@@ -103,7 +104,7 @@ def estimate(
     """
     width = rank + OVERSAMPLING
     shape = Shape(n, n, rank, 2, 1, 8, columns=width)
-    room = memory * USABLE - BASE_BYTES
+    room = memory * settings.usable_memory() - BASE_BYTES
     read = n * m / COMPRESSION / (disk * cores)
     pass_flop = 4.0 * m * n * width
     basis = KRYLOV_BLOCKS * width

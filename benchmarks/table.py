@@ -31,7 +31,7 @@ import dasklmm
 from benchmarks import limits
 from benchmarks.measure import Spread, alternate, machine, seconds, write_json
 from benchmarks.work import PRECISION, Work
-from dasklmm.lazy.budget import TASK_BYTES
+from dasklmm import settings
 
 
 @dataclass(frozen=True)
@@ -297,7 +297,7 @@ def projected_share(
     start: float, a_task: float, a_variant: float, samples: int, variants: float = 1e6
 ) -> float:
     """Share of a stage outside its tasks, from seconds a stage, a task, and (busy) a variant."""
-    tasks = max(16.0, -(-variants // max(1, TASK_BYTES // (4 * samples))))
+    tasks = max(16.0, -(-variants // max(1, settings.block_size() // (4 * samples))))
     outside = start + a_task * tasks
     return outside / (outside + a_variant * variants)
 

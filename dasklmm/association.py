@@ -13,7 +13,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from dasklmm import schema
+from dasklmm import schema, settings
 from dasklmm.cohort import Cohort, Cohorts, join_each
 from dasklmm.errors import (
     DaskLMMError,
@@ -147,8 +147,9 @@ def gwas(
         Put a column of ones before the covariates.
     overwrite : bool
         Replace what `store` holds.
-    progress : callable (stage, done, total), or True, optional
+    progress : callable (stage, done, total), or bool, optional
         True draws a bar for each stage, in a notebook or a terminal, with an estimate once there is a rate.
+        Default: the setting dasklmm.progress, which is False.
 
     Returns
     -------
@@ -385,8 +386,13 @@ class Prepared:
 @contextmanager
 def _watcher(progress: Progress | bool | None) -> Iterator[Progress | None]:
     """Who is told of progress: the caller's own, or bars that end with the run."""
-    if progress is not True:
-        yield progress or None
+    if progress is None:
+        progress = settings.progress()
+    if not isinstance(progress, bool):
+        yield progress
+        return
+    if not progress:
+        yield None
         return
     client = run.active_client()
     drawn = bars(None if client is None else page_url(client))

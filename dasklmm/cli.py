@@ -338,7 +338,7 @@ def _scanned(scan: Any, quiet: bool) -> Any:
 
     progress = Terminal()
     try:
-        return scan.run(None if quiet else progress)
+        return scan.run(False if quiet else progress)
     except KeyboardInterrupt:
         click.echo("interrupted; the same command goes on from here", err=True)
         raise SystemExit(130) from None

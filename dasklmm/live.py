@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import dask
 import numpy as np
 import pandas as pd
 
+from dasklmm import settings
 from dasklmm.numerics.genome import layout
 from dasklmm.numerics.thinning import CELLS, Thinned
 from dasklmm.progress import Stages
@@ -172,7 +172,7 @@ def page_url(client: Any) -> str | None:
     -------
     str or None
     """
-    if not dask.config.get("dasklmm.live-page", True):
+    if not settings.live_page():
         return None
     try:
         if not client.run_on_scheduler(install):

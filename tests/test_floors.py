@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "dasklmm"
 
 FLOORS = {
     0: ["errors", "numerics"],
-    1: ["schema", "lazy", "readers", "store"],
+    1: ["settings", "schema", "lazy", "readers", "store"],
     2: ["model", "selection", "cohort", "scanning", "association", "live", "livepage", "progress"],
     3: [
         "plots",

@@ -10,20 +10,16 @@ from typing import Any
 
 import psutil
 
+from dasklmm import settings
 from dasklmm.errors import MemoryBudgetError
 from dasklmm.numerics.alternatives import TILE_BYTES
 from dasklmm.numerics.genotypes import GRAM_TILE
 from dasklmm.numerics.scan import TILE_VARIANTS, product_rows
 from dasklmm.numerics.spectrum import in_numpy
 
-# Bytes a task reads. Larger blocks amortise Dask's millisecond a task, smaller ones balance the load.
-TASK_BYTES = 64 * 1024**2
-
 # A worker before any data: 200 MB with the libraries loaded, and up to 60 MB of holes that blocks which came
-# and went leave in its heap (measured over 1,000 blocks). And the share of a worker's limit that is used: its
-# own memory manager pauses it at 80 %.
+# and went leave in its heap (measured over 1,000 blocks).
 BASE_BYTES = 260 * 10**6
-USABLE = 0.8
 
 # P that does not fit is read in pieces of this size.
 STREAM_BYTES = 32 * 1024**2
@@ -35,8 +31,8 @@ MOST_ROWS = 1 << 20
 BLOCKS_AT_LEAST = 16
 
 
-def rows_per_task(row_bytes: int, multiple: int, rows: int, target: int = TASK_BYTES) -> int:
-    """Rows of a block: at most about `target` bytes, a whole number of stored chunks, some 16 blocks or more.
+def rows_per_task(row_bytes: int, multiple: int, rows: int) -> int:
+    """Rows of a block: at most about the setting's bytes, a whole number of stored chunks, some 16 blocks or more.
 
     Parameters
     ----------
@@ -48,7 +44,7 @@ def rows_per_task(row_bytes: int, multiple: int, rows: int, target: int = TASK_B
         Rows in all.
     """
     multiple = max(1, multiple)
-    by_memory = max(1, target // max(1, row_bytes)) // multiple * multiple
+    by_memory = max(1, settings.block_size() // max(1, row_bytes)) // multiple * multiple
     share = -(-rows // BLOCKS_AT_LEAST)
     unit = multiple * -(-TILE_VARIANTS // multiple)
     by_balance = -(-share // unit) * unit
@@ -98,6 +94,11 @@ class Room:
 
     limit: int
     threads: int
+
+    @property
+    def free(self) -> int:
+        """Bytes for the tasks: what is left of the usable share beside the libraries."""
+        return int(self.limit * settings.usable_memory()) - BASE_BYTES
 
     @classmethod
     def of(cls, client: Any) -> Room:
@@ -190,7 +191,7 @@ class Shape:
 
     def groups_per_read(self, room: Room, rows: int) -> int:
         """Groups whose Gram matrices a task can add to, so that a block is read once for all of them."""
-        free = (int(room.limit * USABLE) - BASE_BYTES) // room.threads - self.kinship_bytes(rows)
+        free = room.free // room.threads - self.kinship_bytes(rows)
         return max(1, min(self.groups, 1 + free // self._matrices_bytes))
 
     def product_bytes(self, rows: int) -> int:
@@ -210,7 +211,7 @@ class Shape:
         MemoryBudgetError
             Not even a single tile fits; with what is needed and what there is.
         """
-        free = int(room.limit * USABLE) - BASE_BYTES
+        free = room.free
         streamed = self.p_bytes > free // 2
 
         def needed(rows: int, streamed: bool = streamed) -> int:
@@ -226,11 +227,12 @@ class Shape:
             enough = needed(rows, True)
             if self.p_bytes <= enough // 2:
                 enough = max(needed(rows, False), 2 * self.p_bytes)
-            least = (enough + BASE_BYTES) / USABLE / 1e6 + 1
+            usable = settings.usable_memory()
+            least = (enough + BASE_BYTES) / usable / 1e6 + 1
             raise MemoryBudgetError(
                 f"a task of {rows} variants needs {needed(rows) / 1e6:,.0f} MB for {self.samples:,} samples and "
                 f"{self.eigen:,} eigenvectors. A process of {room.limit / 1e6:,.0f} MB has "
-                f"{max(free, 0) / 1e6:,.0f} MB for its {room.threads} tasks: {1 - USABLE:.0%} are kept free, and "
+                f"{max(free, 0) / 1e6:,.0f} MB for its {room.threads} tasks: {1 - usable:.0%} are kept free, and "
                 f"{BASE_BYTES / 1e6:,.0f} MB its libraries'. Give each {least:,.0f} MB or more, or fewer threads"
                 + (", or find the leading pairs alone: rank= with truncated=True." if kinship else ".")
             )
@@ -262,7 +264,7 @@ def decomposition_bytes(n: int) -> int:
 
 def decompositions_at_once(n: int, room: Room, threads: int) -> int:
     """Eigendecompositions of n samples, each on one of `threads`, that the processes have room for."""
-    fit = (int(room.limit * USABLE) - BASE_BYTES) // (decomposition_bytes(n) + 8 * n * n)  # and P, kept
+    fit = room.free // (decomposition_bytes(n) + 8 * n * n)  # and P, kept
     return threads if fit >= room.threads else max(1, fit)
 
 

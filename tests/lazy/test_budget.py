@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dasklmm
-from dasklmm import errors, schema
+from dasklmm import errors, schema, settings
 from dasklmm.lazy import budget
 from dasklmm.lazy.budget import Room, Shape
 
@@ -28,7 +28,7 @@ def test_blocks_are_whole_chunks_within_the_target(row_bytes, multiple, rows):
     size = budget.rows_per_task(row_bytes, multiple, rows)
     assert 1 <= size <= rows
     assert size == rows or size % multiple == 0
-    assert size * row_bytes <= budget.TASK_BYTES or size <= multiple
+    assert size * row_bytes <= settings.block_size() or size <= multiple
 
 
 @given(
@@ -41,7 +41,7 @@ def test_blocks_are_whole_chunks_within_the_target(row_bytes, multiple, rows):
 def test_fitting_rows_fit_or_are_refused(samples, eigen, limit, threads, kinship):
     shape = Shape(samples + 5, samples, min(eigen, samples), 3, 1, 4)
     room = Room(limit, threads)
-    free = limit * budget.USABLE - budget.BASE_BYTES
+    free = limit * settings.usable_memory() - budget.BASE_BYTES
     try:
         rows, streamed = shape.fitting_rows(room, kinship)
     except errors.MemoryBudgetError as error:
@@ -62,7 +62,7 @@ def test_decompositions_side_by_side_fit(samples, limit, threads):
     """As many as there are threads for where each process holds one a thread of it; else one process's worth."""
     at_once = budget.decompositions_at_once(samples, Room(limit, threads), 3 * threads)
     one = budget.decomposition_bytes(samples) + 8 * samples**2
-    free = limit * budget.USABLE - budget.BASE_BYTES
+    free = limit * settings.usable_memory() - budget.BASE_BYTES
     assert 1 <= at_once <= 3 * threads
     if at_once == 3 * threads:
         assert threads * one <= free

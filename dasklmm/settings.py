@@ -1,0 +1,77 @@
+"""Settings of this package in Dask's configuration: dasklmm.yaml, DASK_DASKLMM__…, or dask.config.set.
+
+They are read in the process that asks for work, never on a worker, whose configuration may be another.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import dask
+import yaml
+from dask.utils import parse_bytes
+
+from dasklmm.errors import OptionError
+
+with (Path(__file__).parent / "dasklmm.yaml").open(encoding="utf-8") as _file:
+    DEFAULTS: dict[str, Any] = yaml.safe_load(_file)
+
+dask.config.update_defaults(DEFAULTS)
+
+
+def _refused(key: str, value: Any, needed: str) -> OptionError:
+    name = f"DASK_DASKLMM__{key.upper().replace('-', '_')}"
+    return OptionError(
+        f"the setting dasklmm.{key} is {value!r}; {needed} is needed. It comes from a YAML file of Dask's "
+        f"configuration, the environment variable {name}, or dask.config.set."
+    )
+
+
+def block_size() -> int:
+    """Bytes of genotypes, as float32, that a block aims at.
+
+    Raises
+    ------
+    OptionError
+        Not a size of 1 kB or more.
+    """
+    value = dask.config.get("dasklmm.block-size")
+    try:
+        size = int(parse_bytes(value))
+    except (ValueError, TypeError, AttributeError):
+        size = 0
+    if size < 1000:
+        raise _refused("block-size", value, "a size such as 64MiB, of 1 kB or more,")
+    return size
+
+
+def usable_memory() -> float:
+    """Share of a worker's memory limit that the tasks may use.
+
+    Raises
+    ------
+    OptionError
+        Not a number above 0 and up to 1.
+    """
+    value = dask.config.get("dasklmm.usable-memory")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
+        raise _refused("usable-memory", value, "a number above 0 and up to 1")
+    return float(value)
+
+
+def live_page() -> bool:
+    """Whether a scan on a cluster has a page on its dashboard; OptionError where that is no truth value."""
+    return _truth("live-page")
+
+
+def progress() -> bool:
+    """Whether bars are drawn where nothing was said of them; OptionError where that is no truth value."""
+    return _truth("progress")
+
+
+def _truth(key: str) -> bool:
+    value = dask.config.get(f"dasklmm.{key}")
+    if not isinstance(value, bool):
+        raise _refused(key, value, "true or false")
+    return value
