@@ -745,6 +745,16 @@ def linear_mixed_model(
         Both or neither of z and k.
     NotFiniteError
         Missing dosages with ``mean_impute=False``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import dasklmm
+    >>> cohort = dasklmm.simulate(100, 400, n_contigs=2, h_sq=0.5, seed=1)
+    >>> y, x = cohort["phenotype"], np.ones((100, 1))
+    >>> model, p = dasklmm.linear_mixed_model(y, x, cohort)
+    >>> model.low_rank, p.shape, bool(0 < model.fit().h_sq < 1)
+    (False, (100, 100), True)
     """
     if (z is None) == (k is None):
         raise OptionError(
@@ -801,6 +811,17 @@ def linear_mixed_regression_rows(
     ------
     NotFittedError, StoreError, SampleError, ShapeError, DimensionError
         Before anything is read.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import dasklmm
+    >>> cohort = dasklmm.simulate(100, 400, n_contigs=2, h_sq=0.5, seed=1)
+    >>> y, x = cohort["phenotype"], np.ones((100, 1))
+    >>> model, p = dasklmm.linear_mixed_model(y, x, cohort)
+    >>> lazy = dasklmm.linear_mixed_regression_rows(cohort, model.fit())
+    >>> lazy["p_value"].dims, lazy.to_dataframe().shape[0]
+    (('variant',), 400)
     """
     null = model._test("lrt")
     p = project.operand(model.rotation)

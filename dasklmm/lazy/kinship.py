@@ -97,6 +97,13 @@ def kinship(ds: xr.Dataset, method: Method = "rrm", *, precision: str = "double"
         Unknown method or precision.
     KinshipError
         On computing: no variant varies.
+
+    Examples
+    --------
+    >>> import dasklmm
+    >>> k = dasklmm.kinship(dasklmm.simulate(50, 200, n_contigs=2, seed=1), "grm")  # lazy
+    >>> k.dims, k.compute().shape
+    (('sample_0', 'sample_1'), (50, 50))
     """
     check_method(method)
     dtype = working_dtype(precision)

@@ -59,6 +59,15 @@ def open_genotypes(path: str | Path, chunks: int | str = "auto", *, field: str =
         1 and 2.
     MissingExtraError
         The library of the format or of the URL's file system is not installed; with the remedy.
+
+    Examples
+    --------
+    >>> import dasklmm
+    >>> from dasklmm.store.genotypes import write_genotypes
+    >>> write_genotypes(dasklmm.simulate(50, 200, n_contigs=2, seed=1), "cohort.zarr")
+    >>> ds = dasklmm.open_genotypes("cohort.zarr")
+    >>> ds["dosage"].dims, ds["dosage"].shape, ds["dosage"].dtype
+    (('variant', 'sample'), (200, 50), dtype('int8'))
     """
     if not isinstance(path, (str, PathLike)):
         raise GenotypeFormatError(

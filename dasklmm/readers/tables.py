@@ -50,6 +50,17 @@ def read_table(path: str | Path) -> pd.DataFrame:
         No such file, no column of ids, a row without an id, rows of different lengths, or not UTF-8.
     SampleError
         An id stands more than once.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> import dasklmm
+    >>> _ = Path("traits.tsv").write_text("sample_id\\theight\\n001\\t170\\n002\\tNA\\n")
+    >>> dasklmm.read_table("traits.tsv")
+               height
+    sample_id...
+    001         170.0
+    002           NaN
     """
     path = Path(path)
     if path.is_dir():
