@@ -475,7 +475,10 @@ class LinearMixedModel:
         Raises
         ------
         KinshipError, ShapeError, NotFiniteError, CovariateError, PhenotypeError, SampleError, StoreError
-            Cost: an eigendecomposition, about 0.11 ns n^3 with two threads.
+
+        Notes
+        -----
+        Cost: an eigendecomposition, about 0.11 ns n^3 with two threads.
         """
         inputs = _Inputs.of(y, x)
         inputs.check()
@@ -530,6 +533,10 @@ class LinearMixedModel:
         Raises
         ------
         ShapeError, NotFiniteError, CovariateError, PhenotypeError, OptionError, StoreError
+
+        Notes
+        -----
+        Cost O(n m min(n, m)) for z (n, m), in memory or by its Gram matrix.
         """
         inputs = _Inputs.of(y, x)
         inputs.check()
