@@ -175,6 +175,14 @@ def gwas(
     -----
     Cost: sample^2 variant flop for the kinship, an eigendecomposition (a contig, with LOCO), and
     2 sample^2 variant flop for the tests. Runs on the active Dask client, or on threads.
+
+    Examples
+    --------
+    >>> import dasklmm
+    >>> cohort = dasklmm.simulate(100, 400, n_contigs=2, n_causal=1, causal_variance=0.4, seed=1)
+    >>> results = dasklmm.gwas(cohort, cohort["phenotype"].rename("trait"))
+    >>> results["p_value"].dims, bool(results["p_value"].min() < 1e-5)
+    (('variant',), True)
     """
     return prepared(
         genotypes,
@@ -585,6 +593,15 @@ def phenotype_results(results: xr.Dataset, phenotype: str) -> xr.Dataset:
     ------
     PhenotypeError
         There is no such phenotype.
+
+    Examples
+    --------
+    >>> import dasklmm
+    >>> cohort = dasklmm.simulate(100, 400, n_contigs=2, n_causal=1, causal_variance=0.4, seed=1)
+    >>> traits = cohort["phenotype"].to_series().to_frame("height").set_axis(cohort["sample_id"].values)
+    >>> both = dasklmm.gwas(cohort, traits.assign(weight=traits["height"] ** 2))
+    >>> dasklmm.phenotype_results(both, "weight")["beta"].dims
+    ('variant',)
     """
     if schema.PHENOTYPE not in results.dims:
         names = [results.attrs.get("phenotype")]

@@ -102,6 +102,15 @@ def clump(
     on the active Dask client, or on threads.
 
     Source: Purcell et al. 2007, doi:10.1086/519795 (PLINK, --clump).
+
+    Examples
+    --------
+    >>> import dasklmm
+    >>> cohort = dasklmm.simulate(100, 400, n_contigs=2, n_causal=1, causal_variance=0.4, seed=1)
+    >>> results = dasklmm.gwas(cohort, cohort["phenotype"].rename("trait"))
+    >>> hits = dasklmm.clump(results, cohort, p_value=1e-4)
+    >>> bool(hits["p_value"].is_monotonic_increasing), len(hits) > 0
+    (True, True)
     """
     secondary = _check_options(p_value, secondary_p_value, r_squared, distance)
     _check_results(results)

@@ -49,6 +49,13 @@ def simulate(n_samples: int, n_variants: int, *, seed: int = 0, **options: Any) 
     ------
     OptionError
         An option outside its range, or shares of the variance that exceed 1.
+
+    Examples
+    --------
+    >>> import dasklmm
+    >>> cohort = dasklmm.simulate(100, 400, n_contigs=2, n_causal=3, causal_variance=0.2, seed=1)
+    >>> cohort["dosage"].shape, int((cohort["true_beta"] != 0).sum())
+    ((400, 100), 3)
     """
     if seed < 0:
         raise OptionError(f"seed is {seed}; it needs to be 0 or more.")

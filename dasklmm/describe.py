@@ -81,6 +81,15 @@ def summary(results: xr.Dataset) -> Summary:
     -------
     Summary
         Its text is that of ``dasklmm info``; all of it is escaped in HTML.
+
+    Examples
+    --------
+    >>> import dasklmm
+    >>> cohort = dasklmm.simulate(100, 400, n_contigs=2, n_causal=1, causal_variance=0.4, seed=1)
+    >>> results = dasklmm.gwas(cohort, cohort["phenotype"].rename("trait"))
+    >>> dasklmm.summary(results)
+    results of trait: 400 variants, 100 samples
+    ...
     """
     return Summary(results)
 

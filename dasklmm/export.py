@@ -57,6 +57,14 @@ def write_tsv(results: xr.Dataset, path: str | Path) -> None:
     Cost: about ten microseconds a variant; memory for 65,536 rows of text.
 
     Source: Hayhurst et al. 2022, GWAS-SSF (https://github.com/EBISPOT/gwas-summary-statistics-standard).
+
+    Examples
+    --------
+    >>> import dasklmm
+    >>> cohort = dasklmm.simulate(100, 400, n_contigs=2, n_causal=1, causal_variance=0.4, seed=1)
+    >>> results = dasklmm.gwas(cohort, cohort["phenotype"].rename("trait"))
+    >>> from dasklmm.export import write_tsv
+    >>> write_tsv(results, "results.tsv.gz")
     """
     columns = _columns(results)
     with whole_file(Path(path)) as write:
@@ -115,6 +123,15 @@ def top_hits(results: xr.Dataset, n: int = 10, window: int = WINDOW) -> pd.DataF
     Notes
     -----
     Cost: a sort of the variants. :func:`dasklmm.clump` also takes r² into account.
+
+    Examples
+    --------
+    >>> import dasklmm
+    >>> cohort = dasklmm.simulate(100, 400, n_contigs=2, n_causal=1, causal_variance=0.4, seed=1)
+    >>> results = dasklmm.gwas(cohort, cohort["phenotype"].rename("trait"))
+    >>> from dasklmm.export import top_hits
+    >>> top_hits(results, 3).shape[0] <= 3
+    True
     """
     score = floats(results, "neg_log10_p_value")
     clumps = clump_variants(

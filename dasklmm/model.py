@@ -475,7 +475,10 @@ class LinearMixedModel:
         Raises
         ------
         KinshipError, ShapeError, NotFiniteError, CovariateError, PhenotypeError, SampleError, StoreError
-            Cost: an eigendecomposition, about 0.11 ns n^3 with two threads.
+
+        Notes
+        -----
+        Cost: an eigendecomposition, about 0.11 ns n^3 with two threads.
         """
         inputs = _Inputs.of(y, x)
         inputs.check()
@@ -530,6 +533,10 @@ class LinearMixedModel:
         Raises
         ------
         ShapeError, NotFiniteError, CovariateError, PhenotypeError, OptionError, StoreError
+
+        Notes
+        -----
+        Cost O(n m min(n, m)) for z (n, m), in memory or by its Gram matrix.
         """
         inputs = _Inputs.of(y, x)
         inputs.check()
@@ -745,6 +752,16 @@ def linear_mixed_model(
         Both or neither of z and k.
     NotFiniteError
         Missing dosages with ``mean_impute=False``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import dasklmm
+    >>> cohort = dasklmm.simulate(100, 400, n_contigs=2, h_sq=0.5, seed=1)
+    >>> y, x = cohort["phenotype"], np.ones((100, 1))
+    >>> model, p = dasklmm.linear_mixed_model(y, x, cohort)
+    >>> model.low_rank, p.shape, bool(0 < model.fit().h_sq < 1)
+    (False, (100, 100), True)
     """
     if (z is None) == (k is None):
         raise OptionError(
@@ -802,6 +819,17 @@ def linear_mixed_regression_rows(
     ------
     NotFittedError, StoreError, SampleError, ShapeError, DimensionError
         Before anything is read.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import dasklmm
+    >>> cohort = dasklmm.simulate(100, 400, n_contigs=2, h_sq=0.5, seed=1)
+    >>> y, x = cohort["phenotype"], np.ones((100, 1))
+    >>> model, p = dasklmm.linear_mixed_model(y, x, cohort)
+    >>> lazy = dasklmm.linear_mixed_regression_rows(cohort, model.fit())
+    >>> lazy["p_value"].dims, lazy.to_dataframe().shape[0]
+    (('variant',), 400)
     """
     null = model._test("lrt")
     p = project.operand(model.rotation)

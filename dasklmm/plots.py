@@ -79,6 +79,15 @@ def manhattan(
     without a position stand at the end of their contig, after a gap, in the order of the rows; those
     without a contig stand at the right, at "?". Where values exceed 60 the axis is logarithmic above 20, and
     says so. Points that would cover one another are drawn once. Cost: about a second for a million variants.
+
+    Examples
+    --------
+    >>> import dasklmm
+    >>> cohort = dasklmm.simulate(100, 400, n_contigs=2, n_causal=1, causal_variance=0.4, seed=1)
+    >>> results = dasklmm.gwas(cohort, cohort["phenotype"].rename("trait"))
+    >>> from dasklmm import plots
+    >>> axes = plots.manhattan(results, significance=1e-5)
+    >>> axes.figure.savefig("manhattan.png")
     """
     for name, p in (("significance", significance), ("suggestive", suggestive)):
         if p is not None and not 0.0 < p < 1.0:
@@ -142,6 +151,14 @@ def qq(results: xr.Dataset, ax: Axes | None = None) -> Axes:
     Notes
     -----
     The band is pointwise and for independent tests; linked variants leave it more often.
+
+    Examples
+    --------
+    >>> import dasklmm
+    >>> cohort = dasklmm.simulate(100, 400, n_contigs=2, n_causal=1, causal_variance=0.4, seed=1)
+    >>> results = dasklmm.gwas(cohort, cohort["phenotype"].rename("trait"))
+    >>> from dasklmm import plots
+    >>> plots.qq(results).figure.savefig("qq.png")
     """
     ax = _new_axes((4.8, 4.6)) if ax is None else ax
     y = floats(results, "neg_log10_p_value")
@@ -210,6 +227,15 @@ def h_sq_profile(profile: Any, ax: Axes | None = None) -> Axes:
         matplotlib is not installed.
     DimensionError
         `profile` does not have 101 values.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import dasklmm
+    >>> from dasklmm import plots
+    >>> cohort = dasklmm.simulate(100, 400, n_contigs=2, h_sq=0.5, seed=1)
+    >>> model, p = dasklmm.linear_mixed_model(cohort["phenotype"], np.ones((100, 1)), cohort)
+    >>> plots.h_sq_profile(model).figure.savefig("profile.png")
     """
     if hasattr(profile, "h_sq_normalized_lkhd"):
         profile = profile.h_sq_normalized_lkhd()
@@ -263,6 +289,14 @@ def save_plots(results: xr.Dataset, directory: str | Path) -> None:
     ------
     MissingExtraError
         matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import dasklmm
+    >>> cohort = dasklmm.simulate(100, 400, n_contigs=2, n_causal=1, causal_variance=0.4, seed=1)
+    >>> results = dasklmm.gwas(cohort, cohort["phenotype"].rename("trait"))
+    >>> from dasklmm import plots
+    >>> plots.save_plots(results, ".")  # manhattan.png and qq.png
     """
     folder = Path(directory)
     for name, draw in (("manhattan", manhattan), ("qq", qq)):

@@ -173,6 +173,14 @@ def write_report(
     The null model, counts and reasons, genomic inflation, independent hits, both plots, options and versions.
     No scripts, nothing loaded from elsewhere. Without matplotlib the page says how to get the plots. Cost: that
     of the plots.
+
+    Examples
+    --------
+    >>> import dasklmm
+    >>> cohort = dasklmm.simulate(100, 400, n_contigs=2, n_causal=1, causal_variance=0.4, seed=1)
+    >>> results = dasklmm.gwas(cohort, cohort["phenotype"].rename("trait"))
+    >>> from dasklmm.report import write_report
+    >>> write_report(results, "report.html")
     """
     path = Path(path)
     partial = path.with_name(f"{path.name}.partial")

@@ -27,12 +27,3 @@ def test_example_runs(index, tmp_path):
     assert done.returncode == 0, done.stderr
     if index == 0:
         assert "beta" in done.stdout
-
-
-def test_docstring_examples():
-    import doctest
-
-    from dasklmm import model
-
-    assert doctest.testmod(model).failed == 0
-    assert doctest.testmod(model).attempted > 0

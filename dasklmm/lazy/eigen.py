@@ -57,7 +57,7 @@ def eigendecompose(
     precision : {"double", "single"}
         Of the products of genotypes.
     tolerance : float
-        Of genotypes: passes go on until every residual |K v - s v| is below this times the largest s, 40 at
+        Of genotypes: passes go on until every residual ``|K v - s v|`` is below this times the largest s, 40 at
         most; what is left is said in the log and in `residual`.
     seed : int
         Of the random start from genotypes; equal seeds and blocks give equal pairs.
@@ -85,6 +85,16 @@ def eigendecompose(
         The decomposition would not fit in memory.
     StoreError
         `store` holds something else.
+
+    Examples
+    --------
+    >>> import dasklmm
+    >>> cohort = dasklmm.simulate(50, 200, n_contigs=2, seed=1)
+    >>> pairs = dasklmm.eigendecompose(dasklmm.kinship(cohort))
+    >>> pairs["p"].shape, pairs["s"].shape
+    ((50, 50), (50,))
+    >>> dasklmm.eigendecompose(cohort, rank=5)["p"].shape  # the kinship is never formed
+    (5, 50)
     """
     if isinstance(k, xr.Dataset):
         ids, n = schema.sample_ids(k), k.sizes[schema.SAMPLE]

@@ -125,6 +125,13 @@ def kinship(
         On computing: no variant varies. With `store`: the genotypes carry no sample ids.
     StoreError
         `store` holds something else, or cannot be written; before any work.
+
+    Examples
+    --------
+    >>> import dasklmm
+    >>> k = dasklmm.kinship(dasklmm.simulate(50, 200, n_contigs=2, seed=1), "grm")  # lazy
+    >>> k.dims, k.compute().shape
+    (('sample_0', 'sample_1'), (50, 50))
     """
     check_method(method)
     dtype = working_dtype(precision)

@@ -84,6 +84,14 @@ def project(
         Before anything is read.
     StoreError
         `store` holds something else, or another call writes there.
+
+    Examples
+    --------
+    >>> import dasklmm
+    >>> cohort = dasklmm.simulate(50, 200, n_contigs=2, seed=1)
+    >>> pa = dasklmm.project(dasklmm.eigendecompose(cohort, rank=5), cohort)  # lazy
+    >>> pa.dims, pa.shape
+    (('variant', 'eigen'), (200, 5))
     """
     whole = a
     ids = None if not isinstance(p, (xr.Dataset, xr.DataArray)) else schema.sample_ids(p)

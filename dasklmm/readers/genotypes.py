@@ -61,6 +61,15 @@ def open_genotypes(path: str | Path, chunks: int | str = "auto", *, field: str =
         The library of the format or of the URL's file system is not installed; with the remedy.
     StoreError
         A URL that cannot be reached: no credentials, no permission, no server.
+
+    Examples
+    --------
+    >>> import dasklmm
+    >>> from dasklmm.store.genotypes import write_genotypes
+    >>> write_genotypes(dasklmm.simulate(50, 200, n_contigs=2, seed=1), "cohort.zarr")
+    >>> ds = dasklmm.open_genotypes("cohort.zarr")
+    >>> ds["dosage"].dims, ds["dosage"].shape, ds["dosage"].dtype
+    (('variant', 'sample'), (200, 50), dtype('int8'))
     """
     if not isinstance(path, (str, PathLike)):
         raise GenotypeFormatError(

@@ -54,6 +54,17 @@ def read_table(path: str | Path) -> pd.DataFrame:
         An id stands more than once.
     StoreError
         A URL that cannot be reached.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> import dasklmm
+    >>> _ = Path("traits.tsv").write_text("sample_id\\theight\\n001\\t170\\n002\\tNA\\n")
+    >>> dasklmm.read_table("traits.tsv")
+               height
+    sample_id...
+    001         170.0
+    002           NaN
     """
     path = _checked(path, "table")
     table = _fam(path) if path.removesuffix(".gz").endswith(".fam") else _headed(path)

@@ -47,7 +47,7 @@ def convert_vcf(
         .vcf, .vcf.gz or .bcf of the same samples and of different regions. One of several contigs has its
         index (.csi or .tbi) beside it.
     out : path
-        Directory that is made, by convention *.vcz.
+        Directory that is made, by convention ``*.vcz``.
     workers : int
         Processes beside this one.
     progress : bool
@@ -74,11 +74,17 @@ def convert_vcf(
     All fields are converted: GT becomes call_genotype, and DS call_DS, which `open_genotypes(…,
     field="dosage")` reads. Of GP alone no dosage is made.
 
-    It is written beside `out`, as *.partial, and renamed when it is complete. An interrupted conversion starts
+    It is written beside `out`, as ``*.partial``, and renamed when it is complete. An interrupted conversion starts
     again; for cohorts where that hurts, bio2zarr's own vcf2zarr explode and encode go on by partitions.
 
     Cost: two passes over the data, with an intermediate form in the temporary directory (TMPDIR) about as large as
     the VCF.
+
+    Examples
+    --------
+    >>> import dasklmm
+    >>> path = dasklmm.convert_vcf("cohort.vcf.gz", "cohort.vcz")  # doctest: +SKIP
+    >>> ds = dasklmm.open_genotypes(path)  # doctest: +SKIP
     """
     files = [Path(p) for p in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
     out = Path(out)

@@ -57,6 +57,14 @@ def write_genotypes(ds: xr.Dataset, path: str | Path, overwrite: bool = False) -
     All samples by about 4 MB of variants a chunk, Zstandard behind a bit shuffle (int8 calls shrink about
     fivefold). On a local disk the group is made beside its place and renamed into it. On an object store it
     is marked unfinished until all is there, and `open_genotypes` refuses it so long.
+
+    Examples
+    --------
+    >>> import dasklmm
+    >>> from dasklmm.store.genotypes import write_genotypes
+    >>> write_genotypes(dasklmm.simulate(50, 200, n_contigs=2, seed=1), "cohort.zarr")
+    >>> dasklmm.open_genotypes("cohort.zarr").sizes["variant"]
+    200
     """
     absent = [name for name in (*COORDINATES, "dosage") if name not in ds.variables]
     if absent:

@@ -153,6 +153,14 @@ def open_results(path: str | Path) -> xr.Dataset:
     ------
     StoreError
         Nothing there, something else, not complete, or not what was written.
+
+    Examples
+    --------
+    >>> import dasklmm
+    >>> cohort = dasklmm.simulate(100, 400, n_contigs=2, n_causal=1, causal_variance=0.4, seed=1)
+    >>> results = dasklmm.gwas(cohort, cohort["phenotype"].rename("trait"), store="results.zarr")
+    >>> dasklmm.open_results("results.zarr").equals(results)
+    True
     """
     if places.is_local(path) and (Path(path) / "results.zarr").is_dir():
         path = Path(path) / "results.zarr"
