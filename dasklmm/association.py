@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -51,6 +52,8 @@ from dasklmm.store.results import (
     unfinished,
     write_results,
 )
+
+logger = logging.getLogger(__name__)
 
 # Values of the variance ratio at which a refit sums inner products: 20 to 30 in its window where it was
 # measured, and about 70 for the few variants that need the whole range.
@@ -368,6 +371,19 @@ class Prepared:
                 f"{room.limit / 1e6:,.0f} MB: they must be read piece by piece from a store. Give store= (a path "
                 "that all workers see, or a URL)."
             )
+        logger.info(
+            "%d samples, %d phenotypes in %d groups, %d variants; blocks of at most %d variants; P %.0f MB, %s; "
+            "%d tasks side by side in processes of %.0f MB",
+            self.shape.file_samples,
+            self.shape.phenotypes,
+            self.shape.groups,
+            self.rows.shape[0],
+            most,
+            self.shape.p_bytes / 1e6,
+            "read piece by piece" if streamed else "held by each process",
+            run.parallelism(),
+            room.limit / 1e6,
+        )
         with _watcher(progress) as watcher:
             scan = Scan(
                 self.ds,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import re
 import shlex
 import sys
@@ -13,7 +14,6 @@ from typing import Any
 
 import click
 
-from dasklmm import __version__
 from dasklmm.cluster_options import Cluster, client_of, cluster_options
 from dasklmm.errors import DaskLMMError
 
@@ -56,8 +56,49 @@ _SETTINGS: dict[str, Any] = {
 }
 
 
+def _say_versions(context: click.Context, option: click.Parameter, wanted: bool) -> None:
+    if not wanted or context.resilient_parsing:
+        return
+    from dasklmm.outputs import versions
+
+    for name, version in versions().items():
+        click.echo(f"{name} {version}")
+    context.exit()
+
+
+def _log(context: click.Context, option: click.Parameter, count: int) -> None:
+    """Tell the log of this package on standard error: what each stage does, and with -vv each block."""
+    if not count or context.resilient_parsing:
+        return
+    logger = logging.getLogger("dasklmm")
+    logger.setLevel(logging.INFO if count == 1 else logging.DEBUG)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    logger.addHandler(handler)
+    logger.propagate = False
+    context.call_on_close(lambda: logger.removeHandler(handler))
+
+
+_verbose = click.option(
+    "-v",
+    "--verbose",
+    count=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_log,
+    help="Tell the log of each stage, in place of bars; -vv of each block.",
+)
+
+
 @click.group(cls=_Group, context_settings=_SETTINGS)
-@click.version_option(__version__, prog_name="dasklmm")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_say_versions,
+    help="Show the versions of dasklmm and of what decides its numbers, and exit.",
+)
 def main() -> None:
     """Exact linear mixed models for association studies, out of core."""
 
@@ -65,6 +106,15 @@ def main() -> None:
 def _format_option(text: str, *, required: bool = False) -> Any:
     formats = click.Choice(["tsv", "gemma", "regenie", "ssf", "parquet"])
     return click.option("--format", "formats", multiple=True, required=required, type=formats, help=text)
+
+
+_field = click.option(
+    "--field",
+    type=click.Choice(["auto", "genotype", "dosage"]),
+    default="auto",
+    show_default=True,
+    help="What is read of a VCF-Zarr or .pgen that holds both. auto: of a VCF-Zarr calls, of a .pgen dosages.",
+)
 
 
 def _results_options(function: Any) -> Any:
@@ -200,6 +250,7 @@ def _results_options(function: Any) -> Any:
     "clumps.tsv, and the report's hits.",
 )
 @_format_option("Write the table in this format too, beside results.tsv.gz; repeatable.")
+@_field
 @cluster_options
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Directory of the results."
@@ -212,6 +263,7 @@ def _results_options(function: Any) -> Any:
 )
 @click.option("--overwrite", is_flag=True, help="Replace the results that DIR holds.")
 @click.option("--quiet", is_flag=True, help="No progress.")
+@_verbose
 def gwas(
     genotypes: str,
     pheno: str | None,
@@ -282,6 +334,7 @@ def run_scan(
     cluster: Cluster,
     store: str | None = None,
     quiet: bool = False,
+    field: str = "auto",
     clump: bool = False,
     formats: tuple[str, ...] = (),
     command: list[str] | None = None,
@@ -298,7 +351,8 @@ def run_scan(
     check_formats(formats)  # before any work
     _folder(out)
     store = store or str(out / "results.zarr")
-    scan = prepared(genotypes, pheno, covar, store=store, **options)
+    opened = dasklmm.open_genotypes(genotypes, field=field)
+    scan = prepared(opened, pheno, covar, store=store, **options)
     if unfinished_work(store) and not options.get("overwrite"):
         click.echo("found the work of an unfinished run", err=True)
     with client_of(cluster, genotypes, store):  # after all that could be wrong with the input
@@ -309,7 +363,7 @@ def run_scan(
         if kept:
             parts = [f"{k} {v['kept']} of {v['kept'] + v['computed']}" for k, v in kept.items()]
             click.echo(f"kept from a former run: {', '.join(parts)}")
-        ds = _tested_genotypes(genotypes, results) if clump else None
+        ds = _tested_genotypes(opened, results) if clump else None
         written = write_outputs(
             results, out, command=command or ["dasklmm", *sys.argv[1:]], genotypes=ds, formats=formats
         )
@@ -332,13 +386,17 @@ def run_scan(
         click.echo(f"  {name:<10} {path}")
 
 
+def _logs() -> bool:
+    return logging.getLogger("dasklmm").isEnabledFor(logging.INFO)
+
+
 def _scanned(scan: Any, quiet: bool) -> Any:
     """Results of a prepared scan, with bars; an interruption leaves its work and ends the command."""
     from dasklmm.progress import Terminal
 
     progress = Terminal()
     try:
-        return scan.run(False if quiet else progress)
+        return scan.run(False if quiet or _logs() else progress)
     except KeyboardInterrupt:
         click.echo("interrupted; the same command goes on from here", err=True)
         raise SystemExit(130) from None
@@ -346,11 +404,8 @@ def _scanned(scan: Any, quiet: bool) -> Any:
         progress.close()
 
 
-def _tested_genotypes(genotypes: str, results: Any) -> Any:
+def _tested_genotypes(ds: Any, results: Any) -> Any:
     """Genotypes of the variants in the results."""
-    import dasklmm
-
-    ds = dasklmm.open_genotypes(genotypes)
     if ds.sizes["variant"] > results.sizes["variant"]:  # chosen ones were tested
         ds = ds.isel(variant=ds["variant_id"].isin(results["variant_id"].values).values)
     return ds
@@ -456,18 +511,21 @@ def demo(out: Path, samples: int, variants: int, seed: int, workers: int) -> Non
     show_default=True,
     help="Precision of the products of genotypes.",
 )
+@_field
 @cluster_options
 @click.option(
     "--out", required=True, metavar="PATH", help="Where it is kept, as a Zarr group: a path or URL."
 )
 @click.option("--overwrite", is_flag=True, help="Replace the kinship that PATH holds.")
 @click.option("--quiet", is_flag=True, help="No progress.")
+@_verbose
 def kinship(
     genotypes: str,
     method: str,
     samples: str | None,
     rank: int | None,
     precision: str,
+    field: str,
     cluster: Cluster,
     out: str,
     overwrite: bool,
@@ -489,7 +547,7 @@ def kinship(
     from dasklmm.readers.tables import read_ids
     from dasklmm.store import arrays
 
-    ds = dasklmm.open_genotypes(genotypes)
+    ds = dasklmm.open_genotypes(genotypes, field=field)
     if samples is not None:
         wanted = np.asarray(read_ids(samples))
         kept = np.isin(ds["sample_id"].values, wanted)
@@ -504,7 +562,7 @@ def kinship(
         click.echo(f"{out} is there already: used where it is of these genotypes and options", err=True)
     progress = Terminal()
     keeping: dict[str, Any] = {
-        "store": out, "overwrite": overwrite, "progress": None if quiet else progress
+        "store": out, "overwrite": overwrite, "progress": None if quiet or _logs() else progress
     }  # fmt: skip
     with client_of(cluster, genotypes, out):
         if rank is None:

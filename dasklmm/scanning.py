@@ -67,6 +67,7 @@ class Clock:
 
     def tell(self, name: str, done: int, total: int) -> None:
         """Report progress."""
+        logger.debug("%s: %d of %d", name, done, total)
         if self.live is not None:
             self.live.tell(name, done, total)
         if self.watcher is not None:
@@ -307,12 +308,24 @@ class Scan:
                     summaries[cohort.phenotype].append({"contig": contig, **told})
             with self.clock.stage("test"):
                 found = self._test(kept, i, nulls)
+            logger.info(
+                "%s: %d variants tested, with h_sq %s",
+                f"{contig} left out" if self.options["loco"] else "all contigs",
+                index.size,
+                ", ".join(
+                    "none" if isinstance(null, str) else f"{null.fit.h_sq:.4f}"
+                    for own in nulls
+                    for null in own
+                ),
+            )
             for cohort, null in zip(
                 self.cohorts.all, [null for group in nulls for null in group], strict=True
             ):
                 if not isinstance(null, str):
                     columns[index, place[cohort.phenotype]] = found[:, 0]
                     found = found[:, 1:]
+        for stage, seconds in self.clock.seconds.items():
+            logger.info("%s: %.1f s", stage, seconds)
         return self._results(columns, summaries)
 
     def _unit(self, g: int, i: int) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+import zarr
 from click.testing import CliRunner
 
 import dasklmm
@@ -299,7 +300,20 @@ def test_help(command):
 
 
 def test_version():
-    assert dasklmm.__version__ in run("--version").stdout
+    lines = run("--version").stdout.splitlines()
+    assert lines[0] == f"dasklmm {dasklmm.__version__}"
+    assert {line.split()[0] for line in lines} >= {"python", "dask", "distributed", "numpy", "scipy", "zarr"}
+
+
+def test_verbose(cohort, tmp_path):
+    """The log takes the place of bars: each contig and stage with -v, each block with -vv."""
+    scan = ["gwas", cohort / "genotypes.zarr", "--pheno", cohort / "phenotypes.tsv", "--contigs", "1"]
+    once = run(*scan, "--out", tmp_path / "a", "-v").stderr
+    assert "dasklmm.scanning INFO 1 left out: " in once
+    assert "INFO kinship: " in once
+    assert "DEBUG" not in once
+    assert "started" not in once
+    assert "dasklmm.scanning DEBUG test: 1 of 1" in run(*scan, "--out", tmp_path / "b", "-vv").stderr
 
 
 @pytest.mark.slow
@@ -462,3 +476,29 @@ def test_what_was_analysed_in_words():
     assert wording.title(plain) == "height"
     assert dict(wording.notes(plain)) == {}
     assert wording.unit(plain) == "per copy of the effect allele, in units of the phenotype"
+
+
+def test_field(tmp_path):
+    """A VCF-Zarr that holds calls and dosages gives the kinship of either."""
+    rng, place = np.random.default_rng(2), tmp_path / "v.vcz"
+    calls = rng.integers(0, 2, (60, 20, 2)).astype(np.int8)
+    held = {
+        "contig_id": np.array(["1"], dtype=np.dtypes.StringDType()),
+        "sample_id": np.array([f"s{i}" for i in range(20)], dtype=np.dtypes.StringDType()),
+        "variant_contig": np.zeros(60, np.int8),
+        "variant_position": np.arange(60, dtype=np.int32),
+        "variant_id": np.array([f"v{i}" for i in range(60)], dtype=np.dtypes.StringDType()),
+        "variant_allele": np.array([["A", "C"]] * 60, dtype=np.dtypes.StringDType()),
+        "call_genotype": calls,
+        "call_DS": rng.uniform(0, 2, (60, 20)).astype(np.float32),
+    }
+    group = zarr.open_group(place, mode="w")
+    for name, values in held.items():
+        group.create_array(name, data=values)
+    for field, wanted in (("auto", calls.sum(2)), ("genotype", calls.sum(2)), ("dosage", held["call_DS"])):
+        out = tmp_path / f"{field}.zarr"
+        run("kinship", place, "--method", "centered", "--field", field, "--out", out)
+        z = wanted - wanted.mean(1, keepdims=True, dtype=np.float64)
+        np.testing.assert_allclose(
+            zarr.open_group(out, mode="r")["kinship"][...], z.T @ z / 60, rtol=1e-6, atol=1e-7
+        )

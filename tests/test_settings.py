@@ -1,0 +1,111 @@
+"""Settings from a YAML file, environment variables and dask.config.set; the log; completion in a real shell."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import dask
+import pytest
+
+import dasklmm
+from dasklmm import settings
+from dasklmm.errors import OptionError
+from dasklmm.lazy import budget
+from dasklmm.lazy.budget import Room
+
+
+def test_defaults():
+    assert settings.DEFAULTS["dasklmm"].keys() == {"block-size", "usable-memory", "live-page", "progress"}
+    assert (settings.block_size(), settings.usable_memory()) == (64 * 1024**2, 0.8)
+    assert settings.live_page()
+    assert not settings.progress()
+
+
+def test_each_is_documented():
+    page = (Path(__file__).parents[1] / "docs" / "configuration.md").read_text()
+    for key, value in settings.DEFAULTS["dasklmm"].items():
+        assert f"| `dasklmm.{key}` | `{str(value).lower() if isinstance(value, bool) else value}` |" in page
+
+
+def test_block_size():
+    assert budget.rows_per_task(400, 1, 10**6) > 10_000
+    with dask.config.set({"dasklmm.block-size": "100kB"}):
+        assert budget.rows_per_task(400, 1, 10**6) == 250
+
+
+def test_usable_memory():
+    with dask.config.set({"dasklmm.usable-memory": 0.5}):
+        assert Room(2 * 10**9, 1).free == 10**9 - budget.BASE_BYTES
+
+
+def test_progress(capsys):
+    cohort = dasklmm.simulate(60, 100, n_contigs=2, seed=1)
+    with dask.config.set({"dasklmm.progress": True}):
+        dasklmm.gwas(cohort, cohort["phenotype"].rename("t"))
+        assert "null model: 2 done" in capsys.readouterr().err
+        dasklmm.gwas(cohort, cohort["phenotype"].rename("t"), progress=False)
+        assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "read"),
+    [
+        ("block-size", "many", settings.block_size),
+        ("block-size", "12", settings.block_size),
+        ("block-size", None, settings.block_size),
+        ("usable-memory", 1.2, settings.usable_memory),
+        ("usable-memory", True, settings.usable_memory),
+        ("live-page", "perhaps", settings.live_page),
+        ("progress", 1, settings.progress),
+    ],
+)
+def test_a_bad_value_is_refused(key, value, read):
+    with (
+        dask.config.set({f"dasklmm.{key}": value}),
+        pytest.raises(OptionError, match=rf"dasklmm\.{key} is .*is needed.*DASK_DASKLMM__"),
+    ):
+        read()
+
+
+def test_file_and_variable(tmp_path):
+    """As Dask reads them when it starts: a variable wins over a file."""
+    (tmp_path / "dasklmm.yaml").write_text("dasklmm:\n  block-size: 1MB\n  usable-memory: 0.7\n")
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from dasklmm import settings as s; print(s.block_size(), s.usable_memory(), s.live_page())",
+        ],
+        env={
+            **os.environ,
+            "DASK_CONFIG": str(tmp_path),
+            "DASK_DASKLMM__USABLE_MEMORY": "0.6",
+            "DASK_DASKLMM__LIVE_PAGE": "False",
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["1000000", "0.6", "False"]
+
+
+def test_completion_in_bash():
+    """Commands, options and choices, as the Tab key asks for them."""
+    script = """
+    eval "$(_DASKLMM_COMPLETE=bash_source dasklmm)"
+    complete_after() {
+        COMP_WORDS=("$@"); COMP_CWORD=$(( $# - 1 )); COMPREPLY=()
+        _dasklmm_completion dasklmm; echo "${COMPREPLY[@]}"
+    }
+    complete_after dasklmm gw
+    complete_after dasklmm gwas --variance
+    complete_after dasklmm gwas --variance-ratio ""
+    """
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", script], env={**os.environ, "PATH": path}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == ["gwas", "--variance-ratio", "null per-variant"]
