@@ -245,6 +245,7 @@ def prepared(
     overwrite: bool = False,
 ) -> Prepared:
     """Open, join and check all that a scan is given, as :func:`gwas` does, before there is a cluster. Eager."""
+    settings.check()
     _check_options(test, variance_ratio, kinship, loco, interaction)
     dtype = lazy_kinship.working_dtype(precision)
     ds = genotypes.to_dataset(name="dosage") if isinstance(genotypes, xr.DataArray) else genotypes

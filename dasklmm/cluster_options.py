@@ -112,6 +112,9 @@ def cluster_options(function: Any) -> Any:
 def client_of(cluster: Cluster, read: str | None = None, write: str | None = None) -> Iterator[None]:
     """The Dask client asked for, or none: threads. Workers elsewhere must see what is read and written."""
     cluster.check()
+    from dasklmm import settings
+
+    settings.check()  # before there is a cluster
     with ExitStack() as stack:
         if cluster.gateway is not None:
             from dasklmm.gateway import gateway_client

@@ -20,6 +20,17 @@ with (Path(__file__).parent / "dasklmm.yaml").open(encoding="utf-8") as _file:
 dask.config.update_defaults(DEFAULTS)
 
 
+def _value(key: str) -> Any:
+    # the default stands also where the whole of `dasklmm` was set to something without this key
+    return dask.config.get(f"dasklmm.{key}", DEFAULTS["dasklmm"][key])
+
+
+def check() -> None:
+    """Raise OptionError where any setting has a value that it cannot have; before a cluster is asked for."""
+    for read in (block_size, usable_memory, live_page, progress):
+        read()
+
+
 def _refused(key: str, value: Any, needed: str) -> OptionError:
     name = f"DASK_DASKLMM__{key.upper().replace('-', '_')}"
     return OptionError(
@@ -36,10 +47,10 @@ def block_size() -> int:
     OptionError
         Not a size of 1 kB or more.
     """
-    value = dask.config.get("dasklmm.block-size")
+    value = _value("block-size")
     try:
         size = int(parse_bytes(value))
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, OverflowError):
         size = 0
     if size < 1000:
         raise _refused("block-size", value, "a size such as 64MiB, of 1 kB or more,")
@@ -54,7 +65,7 @@ def usable_memory() -> float:
     OptionError
         Not a number above 0 and up to 1.
     """
-    value = dask.config.get("dasklmm.usable-memory")
+    value = _value("usable-memory")
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
         raise _refused("usable-memory", value, "a number above 0 and up to 1")
     return float(value)
@@ -71,7 +82,7 @@ def progress() -> bool:
 
 
 def _truth(key: str) -> bool:
-    value = dask.config.get(f"dasklmm.{key}")
+    value = _value(key)
     if not isinstance(value, bool):
         raise _refused(key, value, "true or false")
     return value

@@ -56,6 +56,7 @@ def test_progress(capsys):
         ("block-size", "many", settings.block_size),
         ("block-size", "12", settings.block_size),
         ("block-size", None, settings.block_size),
+        ("block-size", float("inf"), settings.block_size),
         ("usable-memory", 1.2, settings.usable_memory),
         ("usable-memory", True, settings.usable_memory),
         ("live-page", "perhaps", settings.live_page),
@@ -68,6 +69,27 @@ def test_a_bad_value_is_refused(key, value, read):
         pytest.raises(OptionError, match=rf"dasklmm\.{key} is .*is needed.*DASK_DASKLMM__"),
     ):
         read()
+
+
+def test_a_whole_section_may_be_set():
+    with dask.config.set({"dasklmm": {"progress": True}}):
+        assert settings.progress()
+        assert settings.block_size() == 64 * 1024**2
+
+
+@pytest.mark.parametrize("name", ["LIVE_PAGE", "USABLE_MEMORY"])
+def test_a_bad_value_is_refused_before_a_cluster_starts(name, tmp_path):
+    dasklmm.simulate(30, 40, n_contigs=2, seed=1).to_netcdf(tmp_path / "g.nc", engine="h5netcdf")
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "dasklmm.cli", "kinship", str(tmp_path / "g.nc"),
+            "--out", str(tmp_path / "k"), "--workers", "1",
+        ],
+        env={**os.environ, f"DASK_DASKLMM__{name}": "some"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    key = name.lower().replace("_", "-")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"Error: the setting dasklmm.{key} is 'some'")  # and no word of workers
 
 
 def test_file_and_variable(tmp_path):
