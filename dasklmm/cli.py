@@ -71,12 +71,19 @@ def _log(context: click.Context, option: click.Parameter, count: int) -> None:
     if not count or context.resilient_parsing:
         return
     logger = logging.getLogger("dasklmm")
+    before = logger.level, logger.propagate
     logger.setLevel(logging.INFO if count == 1 else logging.DEBUG)
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
     logger.addHandler(handler)
     logger.propagate = False
-    context.call_on_close(lambda: logger.removeHandler(handler))
+
+    def end() -> None:
+        logger.removeHandler(handler)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
+
+    context.call_on_close(end)
 
 
 _verbose = click.option(

@@ -279,8 +279,10 @@ class Scan:
 
     def _run(self, kept: Records | Memory) -> xr.Dataset:
         if self.given is None and not self.options["truncated"]:
+            logger.info("kinship: %d variants, %d contigs", self.rows.shape[0], len(self.contigs))
             with self.clock.stage("kinship"):
                 self._grams(kept)
+            logger.info("kinship: done in %.1f s", self.clock.seconds["kinship"])
         columns = np.full((self.rows.shape[0], len(self.cohorts.names), len(self.columns) + 1), np.nan)
         for j, name in enumerate(self.columns):
             if name in associate.INTEGERS + associate.TRUTH_VALUES:
@@ -292,6 +294,7 @@ class Scan:
             index = self.indexes[i]
             if not index.size:
                 continue
+            start = time.perf_counter()
             with self.clock.stage("null model"):
                 self._decompose_from(kept, i)
             nulls: list[list[Null | str]] = []
@@ -309,9 +312,10 @@ class Scan:
             with self.clock.stage("test"):
                 found = self._test(kept, i, nulls)
             logger.info(
-                "%s: %d variants tested, with h_sq %s",
+                "%s: %d variants tested in %.1f s, with h_sq %s",
                 f"{contig} left out" if self.options["loco"] else "all contigs",
                 index.size,
+                time.perf_counter() - start,
                 ", ".join(
                     "none" if isinstance(null, str) else f"{null.fit.h_sq:.4f}"
                     for own in nulls
@@ -324,8 +328,9 @@ class Scan:
                 if not isinstance(null, str):
                     columns[index, place[cohort.phenotype]] = found[:, 0]
                     found = found[:, 1:]
-        for stage, seconds in self.clock.seconds.items():
-            logger.info("%s: %.1f s", stage, seconds)
+        logger.info(
+            "in all: %s", ", ".join(f"{name} {took:.1f} s" for name, took in self.clock.seconds.items())
+        )
         return self._results(columns, summaries)
 
     def _unit(self, g: int, i: int) -> str:

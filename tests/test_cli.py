@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import logging
 import subprocess
 import sys
 
@@ -311,9 +312,27 @@ def test_verbose(cohort, tmp_path):
     once = run(*scan, "--out", tmp_path / "a", "-v").stderr
     assert "dasklmm.scanning INFO 1 left out: " in once
     assert "INFO kinship: " in once
+    assert "INFO in all: kinship " in once
     assert "DEBUG" not in once
     assert "started" not in once
     assert "dasklmm.scanning DEBUG test: 1 of 1" in run(*scan, "--out", tmp_path / "b", "-vv").stderr
+
+
+def test_verbose_of_a_kinship(cohort, tmp_path):
+    kinship = ["kinship", cohort / "genotypes.zarr", "--out"]
+    told = run(*kinship, tmp_path / "k", "-vv").stderr
+    assert "dasklmm.lazy.kinship INFO kinship: 600 variants in 1 blocks, 150 samples" in told
+    assert "DEBUG kinship: 1 of 1" in told
+    assert "INFO kinship: done in " in told
+    assert "INFO leading pairs: pass 1 in " in run(*kinship, tmp_path / "r", "--rank", 5, "-v").stderr
+
+
+def test_the_log_ends_with_the_command(cohort, tmp_path):
+    logger = logging.getLogger("dasklmm")
+    before = logger.level, logger.propagate, list(logger.handlers)
+    asked = ["kinship", str(cohort / "genotypes.zarr"), "--out", str(tmp_path / "k"), "-v"]
+    assert CliRunner().invoke(cli.main, asked).exit_code == 0
+    assert (logger.level, logger.propagate, logger.handlers) == before
 
 
 @pytest.mark.slow

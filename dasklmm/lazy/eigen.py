@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -199,6 +200,7 @@ def leading_pairs(
     n = parts[0].shape[1] if samples is None else samples.size
     state = Krylov(n, rank, seed=seed)
     for done in range(1, PASSES + 1):
+        start = time.perf_counter()
         product = _pass(parts, state.next, method, samples, dtype)
         if product.n_variants == 0:
             raise KinshipError(
@@ -208,6 +210,10 @@ def leading_pairs(
         state.extend(product.matrix / product.n_variants)
         s, p, residual = state.pairs()
         found = bool(residual.max() <= tolerance * s[0])
+        logger.info(
+            "leading pairs: pass %d in %.1f s, largest residual %.1e of the largest eigenvalue",
+            done, time.perf_counter() - start, residual.max() / s[0],
+        )  # fmt: skip
         if tell is not None:
             tell(done, done if found else PASSES)
         if found:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import operator
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,6 +23,8 @@ from dasklmm.numerics.genotypes import Gram, gram
 from dasklmm.store import arrays
 from dasklmm.store.places import check_place
 from dasklmm.store.records import vacant
+
+logger = logging.getLogger(__name__)
 
 Method = Literal["rrm", "grm", "centered"]
 METHODS: tuple[Method, ...] = ("rrm", "grm", "centered")
@@ -152,13 +156,18 @@ def kinship(
         if found is not None:
             return found
         vacant(store, overwrite or arrays.unfinished(store), "kinship")  # before any work
-    tell = None if store is None or progress is None else partial(progress, "kinship")
+    tell = None if store is None else _told(progress)
+    start = time.perf_counter()
+    if store is not None:
+        logger.info("kinship: %d variants in %d blocks, %d samples", rows.shape[0], rows.numblocks[0], n)
     with run.counted(rows.numblocks[0], tell) as report:
         grams = gram_matrices(rows, method, samples=[None], dtype=dtype, report=report)
         matrix: Any = dask.delayed(scaled)(dask.delayed(operator.itemgetter(0))(grams))
         if store is not None:
             (matrix,) = run.run_blocks([matrix])
-    if store is None:
+    if store is not None:
+        logger.info("kinship: done in %.1f s", time.perf_counter() - start)
+    else:
         matrix = da.from_delayed(matrix, (n, n), dtype=np.float64)
     coords = {}
     if ids is not None:
@@ -170,6 +179,19 @@ def kinship(
         return out
     arrays.write_kinship(out, store, overwrite=overwrite, inputs=made_of)
     return arrays.open_kinship(store)
+
+
+def _told(progress: Callable[[str, int, int], None] | None) -> run.OnDone | None:
+    """What hears of each block: the log, and `progress`; None where neither does, as telling has a cost."""
+    if not logger.isEnabledFor(logging.DEBUG):
+        return None if progress is None else partial(progress, "kinship")
+
+    def tell(done: int, total: int) -> None:
+        logger.debug("kinship: %d of %d", done, total)
+        if progress is not None:
+            progress("kinship", done, total)
+
+    return tell
 
 
 def scaled(total: Gram, without: Gram | None = None) -> np.ndarray:
