@@ -59,7 +59,7 @@ _SETTINGS: dict[str, Any] = {
 def _say_versions(context: click.Context, option: click.Parameter, wanted: bool) -> None:
     if not wanted or context.resilient_parsing:
         return
-    from dasklmm.outputs import versions
+    from dasklmm.versions import versions
 
     for name, version in versions().items():
         click.echo(f"{name} {version}")

@@ -14,9 +14,9 @@ from dasklmm import schema
 from dasklmm.errors import KinshipError, StoreError
 from dasklmm.export import top_hits
 from dasklmm.numerics import html
-from dasklmm.outputs import versions
 from dasklmm.store.arrays import open_kinship_or_spectrum
 from dasklmm.store.results import open_results
+from dasklmm.versions import versions
 from dasklmm.wording import listed, notes
 
 # Of so many independent variants the standard error of lambda_GC, 2.3 / sqrt(count), is 0.07.

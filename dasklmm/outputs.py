@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import re
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import xarray as xr
 
-import dasklmm
 from dasklmm.association import phenotype_results
 from dasklmm.clumps import INDEX_P_VALUE, clump
 from dasklmm.errors import MissingExtraError
@@ -23,6 +20,7 @@ from dasklmm.export import summary, top_hits, write_tsv
 from dasklmm.formats_out import check_formats, write_format
 from dasklmm.plots import save_plots
 from dasklmm.report import write_report
+from dasklmm.versions import versions
 
 # Phenotypes beyond which plots and reports are left out: drawing takes some two seconds each.
 MOST_DRAWN = 20
@@ -30,17 +28,6 @@ MOST_DRAWN = 20
 # Attributes of results that are what a run found, not what it was asked.
 _FOUND = ("phenotypes", "n", "n_covariates", "counts", "null", "lambda_gc", "created")
 _OF_THE_RUN = ("resumed", "seconds")
-
-VERSIONS = ("dask", "distributed", "numpy", "scipy", "xarray", "zarr")
-
-
-def versions() -> dict[str, str]:
-    """Versions of dasklmm, of Python and of the libraries that decide the numbers."""
-    return {
-        "dasklmm": dasklmm.__version__,
-        "python": platform.python_version(),
-        **{name: metadata.version(name) for name in VERSIONS},
-    }
 
 
 def write_outputs(

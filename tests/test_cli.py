@@ -12,6 +12,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import threadpoolctl
 import xarray as xr
 import zarr
 from click.testing import CliRunner
@@ -303,7 +304,11 @@ def test_help(command):
 def test_version():
     lines = run("--version").stdout.splitlines()
     assert lines[0] == f"dasklmm {dasklmm.__version__}"
-    assert {line.split()[0] for line in lines} >= {"python", "dask", "distributed", "numpy", "scipy", "zarr"}
+    names = [line.split()[0] for line in lines]
+    assert {"python", "dask", "distributed", "numpy", "scipy", "xarray", "zarr"} < set(names)
+    loaded = [lib for lib in threadpoolctl.threadpool_info() if lib["user_api"] == "blas"]
+    assert names[-1] == "blas"
+    assert all(f"{lib['internal_api']} {lib['version']}" in lines[-1] for lib in loaded)
 
 
 def test_verbose(cohort, tmp_path):

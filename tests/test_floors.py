@@ -24,6 +24,7 @@ FLOORS = {
         "formats_out",
         "outputs",
         "describe",
+        "versions",
         "wording",
         "cluster",
         "preflight",
