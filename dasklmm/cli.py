@@ -590,16 +590,51 @@ def kinship(
 
 @main.command()
 @_results_options
-def plot(results: Path, out: Path | None, pheno_col: tuple[str, ...]) -> None:
+@click.option(
+    "--region",
+    "leads",
+    metavar="ID",
+    multiple=True,
+    help="Draw region_ID.png too: the variants around this one; repeatable. top: around the strongest.",
+)
+@click.option(
+    "--window",
+    type=click.IntRange(min=1),
+    default=500_000,
+    show_default=True,
+    help="Base pairs on either side of --region's variant.",
+)
+@click.option(
+    "--genotypes", metavar="PATH", help="Genotypes of the scan, so that --region shows r² with its variant."
+)
+def plot(
+    results: Path,
+    out: Path | None,
+    pheno_col: tuple[str, ...],
+    leads: tuple[str, ...],
+    window: int,
+    genotypes: str | None,
+) -> None:
     """Draw manhattan.png and qq.png from RESULTS (a results.zarr, or a run's directory).
 
     Of several phenotypes each has a directory of its name.
-    """
-    from dasklmm.plots import save_plots
 
+    \b
+    Example:
+    dasklmm plot height --region top --genotypes cohort.bed
+    """
+    if genotypes is not None and not leads:
+        raise click.UsageError("--genotypes is for --region: give --region ID, or --region top.")
+    import dasklmm
+    from dasklmm.plots import save_plots, save_region
+
+    opened = None if genotypes is None else dasklmm.open_genotypes(genotypes)
     for folder, one in _each_phenotype(results, out, pheno_col):
         save_plots(one, folder)
         click.echo(f"{folder / 'manhattan.png'}\n{folder / 'qq.png'}")
+        ds = None if opened is None else _tested_genotypes(opened, one)
+        for lead in leads:
+            click.echo(save_region(one, folder, ds, lead=None if lead == "top" else lead, window=window))
 
 
 def _each_phenotype(
@@ -607,7 +642,7 @@ def _each_phenotype(
 ) -> Iterator[tuple[Path, Any]]:
     """Results of each phenotype asked for, with its directory; says which of them have none."""
     from dasklmm.association import phenotype_results
-    from dasklmm.outputs import directories
+    from dasklmm.export import directories
     from dasklmm.store.results import open_results
 
     found = open_results(results)

@@ -118,8 +118,8 @@ def clump(
     if genotypes is not None:
         ds = genotypes.to_dataset(name="dosage") if isinstance(genotypes, xr.DataArray) else genotypes
         ds = ds if isinstance(ds, xr.Dataset) else open_genotypes(ds)
-        _check_same_variants(results, ds)
-        reader = _reader(ds, samples)
+        check_same_variants(results, ds)
+        reader = correlations_with(ds, samples)
     elif samples is not None:
         raise OptionError("samples are those over which r² is computed, which needs genotypes. Give both.")
     position = positions(results)
@@ -212,7 +212,8 @@ def _check_results(results: Any) -> None:
         )
 
 
-def _check_same_variants(results: xr.Dataset, ds: xr.Dataset) -> None:
+def check_same_variants(results: xr.Dataset, ds: xr.Dataset) -> None:
+    """Refuse genotypes whose rows are not those of the results."""
     if "dosage" not in ds:
         raise GenotypeFormatError(
             f"the genotypes hold {', '.join(map(str, ds.data_vars)) or 'nothing'}; a Dataset with dosage "
@@ -244,8 +245,10 @@ def _check_same_variants(results: xr.Dataset, ds: xr.Dataset) -> None:
 # reading ----------------------------------------------------------------------------------------
 
 
-def _reader(ds: xr.Dataset, samples: Sequence[str] | None) -> Callable[[int, np.ndarray], np.ndarray]:
-    """r² of one variant with others, which are read piece by piece and not kept."""
+def correlations_with(
+    ds: xr.Dataset, samples: Sequence[str] | None
+) -> Callable[[int, np.ndarray], np.ndarray]:
+    """r² of one variant with others, as a function of their rows; they are read piece by piece and not kept."""
     rows = schema.dosage_rows(ds)
     columns = None if samples is None else blocks.shared(_columns(ds, samples))
     most = max(1, _PIECE_BYTES // max(1, rows.shape[1] * rows.dtype.itemsize))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -321,3 +322,14 @@ def _texts(values: np.ndarray) -> list[str]:
 def _plain(value: Any) -> Any:
     value = value.item() if hasattr(value, "item") else value
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def directories(names: list[str]) -> list[str]:
+    """A directory's name for each phenotype: its own where the file system takes it, and no two alike."""
+    places: list[str] = []
+    for name in names:
+        place = re.sub(r"[^\w.+-]", "_", name).strip(".") or "phenotype"
+        while place.lower() in (other.lower() for other in (*places, "results.zarr")):
+            place += "_"
+        places.append(place)
+    return places

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ import xarray as xr
 from dasklmm.association import phenotype_results
 from dasklmm.clumps import INDEX_P_VALUE, clump
 from dasklmm.errors import MissingExtraError
-from dasklmm.export import summary, top_hits, write_tsv
+from dasklmm.export import directories, summary, top_hits, write_tsv
 from dasklmm.formats_out import check_formats, write_format
 from dasklmm.plots import save_plots
 from dasklmm.report import write_report
@@ -158,17 +157,6 @@ def _row(one: xr.Dataset) -> dict[str, Any]:
         "top_neg_log10_p_value": best[0]["neg_log10_p_value"] if best else float("nan"),
         "error": "",
     }
-
-
-def directories(names: list[str]) -> list[str]:
-    """A directory's name for each phenotype: its own where the file system takes it, and no two alike."""
-    places: list[str] = []
-    for name in names:
-        place = re.sub(r"[^\w.+-]", "_", name).strip(".") or "phenotype"
-        while place.lower() in (other.lower() for other in (*places, "results.zarr")):
-            place += "_"
-        places.append(place)
-    return places
 
 
 def write_json(path: Path, value: Any) -> None:

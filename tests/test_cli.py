@@ -502,6 +502,28 @@ def test_what_was_analysed_in_words():
     assert wording.unit(plain) == "per copy of the effect allele, in units of the phenotype"
 
 
+def test_region(scan, cohort, tmp_path):
+    out, _ = scan
+    name = open_results(out)["variant_id"].values[7]
+    done = run(
+        "plot",
+        out,
+        "--out",
+        tmp_path,
+        "--region",
+        "top",
+        "--region",
+        name,
+        "--genotypes",
+        cohort / "genotypes.zarr",
+    )
+    written = {"manhattan.png", "qq.png", "region_top.png", f"region_{name.replace(':', '_')}.png"}
+    assert {p.name for p in tmp_path.iterdir()} == written
+    assert str(tmp_path / "region_top.png") in done.stdout
+    assert "the id of no variant" in run("plot", out, "--out", tmp_path, "--region", "x", expect=1).stderr
+    assert "for --region" in run("plot", out, "--genotypes", cohort / "genotypes.zarr", expect=2).stderr
+
+
 def test_field(tmp_path):
     """A VCF-Zarr that holds calls and dosages gives the kinship of either."""
     rng, place = np.random.default_rng(2), tmp_path / "v.vcz"

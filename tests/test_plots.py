@@ -14,6 +14,7 @@ import xarray as xr
 
 from dasklmm import plots
 from dasklmm.errors import DimensionError, MissingExtraError, OptionError
+from dasklmm.plots import files, whole_genome
 
 pytest.importorskip("matplotlib")
 
@@ -126,10 +127,10 @@ def test_labels_of_many_contigs_do_not_touch():
 
 
 def test_short_names_keep_numbers_whole():
-    assert plots._short_names(["scaffold_10_unplaced", "scaffold_11_unplaced"])[0] == ["10", "11"]
-    assert plots._short_names(["chr1", "chrX", "1"])[0] == ["1", "X", "1"]
+    assert whole_genome._short_names(["scaffold_10_unplaced", "scaffold_11_unplaced"])[0] == ["10", "11"]
+    assert whole_genome._short_names(["chr1", "chrX", "1"])[0] == ["1", "X", "1"]
     same = "one_name_that_is_long"
-    assert plots._short_names([same])[0] == [same[:11] + "…"]
+    assert whole_genome._short_names([same])[0] == [same[:11] + "…"]
 
 
 def test_one_contig_has_positions():
@@ -369,7 +370,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError("no space")
 
-    monkeypatch.setattr(plots.os, "replace", refuse)
+    monkeypatch.setattr(files.os, "replace", refuse)
     with pytest.raises(OSError, match="no space"):
         plots.save_plots(scan(null(30, seed=1)), tmp_path)
     assert (tmp_path / "qq.png").read_bytes() == before

@@ -79,3 +79,53 @@ class Thinned:
         before = total[place] - self._counts[place]
         middle = _STEP * (place + (0.5 * self.n - before) / self._counts[place])
         return chi_sq_median_ratio(float(middle))
+
+
+def block_means(rows: np.ndarray, size: int) -> np.ndarray:
+    """Means of blocks of `size` by `size`; the last ones may be of fewer.
+
+    Parameters
+    ----------
+    rows : ndarray (n, m)
+    size : int
+
+    Returns
+    -------
+    ndarray (ceil(n / size), ceil(m / size)), float64
+    """
+    if size == 1:
+        return rows
+    down, across = (np.arange(0, length, size) for length in rows.shape)
+    sums = np.add.reduceat(np.add.reduceat(rows, down, axis=0), across, axis=1)
+    heights, widths = (
+        np.diff(np.append(starts, length)) for starts, length in zip((down, across), rows.shape, strict=True)
+    )
+    means: np.ndarray = sums / np.outer(heights, widths)
+    return means
+
+
+def clustered_order(kinship: np.ndarray) -> np.ndarray:
+    """Order of samples in which relatives are neighbours: average linkage of the distances in the kinship.
+
+    Parameters
+    ----------
+    kinship : ndarray (n, n), float64
+        Symmetric.
+
+    Returns
+    -------
+    ndarray (n) of int
+
+    Notes
+    -----
+    The squared distance of two samples is k_ii + k_jj - 2 k_ij. Cost n^2 time and memory.
+    """
+    from scipy.cluster.hierarchy import leaves_list, linkage
+    from scipy.spatial.distance import squareform
+
+    if kinship.shape[0] < 2:
+        return np.arange(kinship.shape[0])
+    diagonal = np.diag(kinship)
+    squared = np.maximum(diagonal[:, None] + diagonal - kinship - kinship.T, 0.0)
+    np.fill_diagonal(squared, 0.0)
+    return leaves_list(linkage(squareform(np.sqrt(squared), checks=False), "average"))
