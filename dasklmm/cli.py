@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from dasklmm.cluster_options import Cluster, client_of, cluster_options
 from dasklmm.errors import DaskLMMError
@@ -54,6 +55,16 @@ _SETTINGS: dict[str, Any] = {
     "help_option_names": ["-h", "--help"],
     "token_normalize_func": lambda name: name.replace("_", "-"),
 }
+
+
+def _paths(context: click.Context, parameter: click.Parameter, typed: str) -> list[CompletionItem]:
+    """Files, for the Tab key; a path here may also be a URL or a prefix, so that its type is text."""
+    return [CompletionItem(typed, type="file")]
+
+
+def _kinships(context: click.Context, parameter: click.Parameter, typed: str) -> list[CompletionItem]:
+    methods = [CompletionItem(name) for name in ("rrm", "grm", "centered") if name.startswith(typed)]
+    return methods or _paths(context, parameter, typed)
 
 
 def _say_versions(context: click.Context, option: click.Parameter, wanted: bool) -> None:
@@ -146,10 +157,11 @@ def _results_options(function: Any) -> Any:
 
 
 @main.command()
-@click.argument("genotypes")
+@click.argument("genotypes", shell_complete=_paths)
 @click.option(
     "--pheno",
     metavar="FILE",
+    shell_complete=_paths,
     help="Phenotypes: a table with FID/IID or sample_id, or a .fam.  [default: the .fam of GENOTYPES]",
 )
 @click.option(
@@ -163,12 +175,15 @@ def _results_options(function: Any) -> Any:
     type=click.Choice(["inverse_normal", "standardise"]),
     help="Of each phenotype: rank-based inverse normal, or mean 0 and standard deviation 1.",
 )
-@click.option("--covar", metavar="FILE", help="Covariates: a table with FID/IID or sample_id.")
+@click.option(
+    "--covar", metavar="FILE", shell_complete=_paths, help="Covariates: a table with FID/IID or sample_id."
+)
 @click.option(
     "--kinship",
     default="rrm",
     show_default=True,
     metavar="rrm|grm|centered|PATH",
+    shell_complete=_kinships,
     help="How the kinship is computed, or where it is stored.",
 )
 @click.option(
@@ -193,8 +208,10 @@ def _results_options(function: Any) -> Any:
     help="Test each variant's product with this covariate, the variant itself in the model, at the null's "
     "variance ratio. Of a category a level: NAME[LEVEL].",
 )
-@click.option("--samples", metavar="FILE", help="Analyse these only: an id a line, or a table.")
-@click.option("--variants", metavar="FILE", help="Test these only: an id a line.")
+@click.option(
+    "--samples", metavar="FILE", shell_complete=_paths, help="Analyse these only: an id a line, or a table."
+)
+@click.option("--variants", metavar="FILE", shell_complete=_paths, help="Test these only: an id a line.")
 @click.option(
     "--contigs", metavar="NAME", multiple=True, help="Test this contig only; repeatable. Narrows --variants."
 )
@@ -265,6 +282,7 @@ def _results_options(function: Any) -> Any:
 @click.option(
     "--store",
     metavar="PATH",
+    shell_complete=_paths,
     help="Where the results and unfinished work are kept: a path or URL that all workers see.  "
     "[default: results.zarr in DIR]",
 )
@@ -493,7 +511,7 @@ def demo(out: Path, samples: int, variants: int, seed: int, workers: int) -> Non
 
 
 @main.command()
-@click.argument("genotypes")
+@click.argument("genotypes", shell_complete=_paths)
 @click.option(
     "--method",
     type=click.Choice(["rrm", "grm", "centered"]),
@@ -504,6 +522,7 @@ def demo(out: Path, samples: int, variants: int, seed: int, workers: int) -> Non
 @click.option(
     "--samples",
     metavar="FILE",
+    shell_complete=_paths,
     help="Only these samples are used: an id a line, or a table such as that of the phenotypes.",
 )
 @click.option(
@@ -521,7 +540,11 @@ def demo(out: Path, samples: int, variants: int, seed: int, workers: int) -> Non
 @_field
 @cluster_options
 @click.option(
-    "--out", required=True, metavar="PATH", help="Where it is kept, as a Zarr group: a path or URL."
+    "--out",
+    required=True,
+    metavar="PATH",
+    shell_complete=_paths,
+    help="Where it is kept, as a Zarr group: a path or URL.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the kinship that PATH holds.")
 @click.option("--quiet", is_flag=True, help="No progress.")
@@ -605,7 +628,10 @@ def kinship(
     help="Base pairs on either side of --region's variant.",
 )
 @click.option(
-    "--genotypes", metavar="PATH", help="Genotypes of the scan, so that --region shows r² with its variant."
+    "--genotypes",
+    metavar="PATH",
+    shell_complete=_paths,
+    help="Genotypes of the scan, so that --region shows r² with its variant.",
 )
 def plot(
     results: Path,
@@ -697,8 +723,8 @@ def export(
 
 
 @main.command()
-@click.argument("vcf", nargs=-1, required=True)
-@click.argument("out")
+@click.argument("vcf", nargs=-1, required=True, shell_complete=_paths)
+@click.argument("out", shell_complete=_paths)
 @click.option("--workers", default=0, type=click.IntRange(min=0), help="Processes beside this one.")
 @click.option("--overwrite", is_flag=True, help="Replace what OUT holds.")
 @click.option("--quiet", is_flag=True, help="No progress.")
@@ -720,7 +746,7 @@ def convert(vcf: tuple[str, ...], out: str, workers: int, overwrite: bool, quiet
 
 
 @main.command()
-@click.argument("path", required=False)
+@click.argument("path", required=False, shell_complete=_paths)
 def info(path: str | None) -> None:
     """Describe PATH (genotypes, a table, a kinship, results, a directory of a run or cohort), or the versions."""
     from dasklmm.describe import describe

@@ -1,4 +1,4 @@
-"""Settings from a YAML file, environment variables and dask.config.set; the log; completion in a real shell."""
+"""Settings from a YAML file, environment variables and dask.config.set."""
 
 from __future__ import annotations
 
@@ -112,22 +112,3 @@ def test_file_and_variable(tmp_path):
         check=True,
     )
     assert done.stdout.split() == ["1000000", "0.6", "False"]
-
-
-def test_completion_in_bash():
-    """Commands, options and choices, as the Tab key asks for them."""
-    script = """
-    eval "$(_DASKLMM_COMPLETE=bash_source dasklmm)"
-    complete_after() {
-        COMP_WORDS=("$@"); COMP_CWORD=$(( $# - 1 )); COMPREPLY=()
-        _dasklmm_completion dasklmm; echo "${COMPREPLY[@]}"
-    }
-    complete_after dasklmm gw
-    complete_after dasklmm gwas --variance
-    complete_after dasklmm gwas --variance-ratio ""
-    """
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        ["bash", "-c", script], env={**os.environ, "PATH": path}, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.splitlines() == ["gwas", "--variance-ratio", "null per-variant"]
