@@ -31,7 +31,8 @@ def open_genotypes(path: str | Path, chunks: int | str = "auto", *, field: str =
         there would be under 16 blocks.
     field : {"auto", "genotype", "dosage"}
         What is read of a VCF-Zarr or a .pgen, which may hold both: hard calls or dosages. "auto": of a VCF-Zarr,
-        calls where there are any; of a .pgen, dosages where there are any.
+        calls where there are any; of a .pgen, dosages where there are any. Of any other, which holds one of the
+        two, "auto" or the one it holds.
 
     Returns
     -------
@@ -51,7 +52,7 @@ def open_genotypes(path: str | Path, chunks: int | str = "auto", *, field: str =
     Raises
     ------
     OptionError
-        `chunks` or `field` is none of the above.
+        `chunks` or `field` is none of the above, or the format does not hold that field.
     SampleError
         A sample id stands more than once.
     GenotypeFormatError
@@ -82,8 +83,17 @@ def open_genotypes(path: str | Path, chunks: int | str = "auto", *, field: str =
         raise OptionError(f"chunks is {chunks!r}; a positive number of variants or 'auto' is needed.")
     if field not in FIELDS:
         raise OptionError(f"field is {field!r}; it is one of {', '.join(map(repr, FIELDS))}.")
-    size = None if chunks == "auto" else int(chunks)
-    text = str(path)
+    ds = _opened(str(path), None if chunks == "auto" else int(chunks), field)
+    if field not in ("auto", ds.attrs["field"]):
+        kind = {"genotype": "hard calls (int8)", "dosage": "dosages"}[ds.attrs["field"]]
+        raise OptionError(
+            f"field is {field!r}, and {str(path)!r} holds {kind} only. Give field='auto' (--field auto)."
+        )
+    return ds
+
+
+def _opened(text: str, size: int | None, field: str) -> xr.Dataset:
+    """Open by what lies at a path."""
     if "://" in text:
         if text.endswith(FILES):
             raise GenotypeFormatError(

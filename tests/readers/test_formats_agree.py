@@ -18,7 +18,7 @@ from click.testing import CliRunner
 
 import dasklmm
 from dasklmm.cli import main
-from dasklmm.errors import GenotypeFormatError, SampleError, StoreError
+from dasklmm.errors import GenotypeFormatError, OptionError, SampleError, StoreError
 from dasklmm.readers.vcf import convert_vcf
 
 FORMATS = ("bed", "pgen", "bgen", "vcf", "dosage.pgen", "dosage.bgen", "nc")
@@ -208,6 +208,16 @@ def test_prefix_fields_and_family_ids_of_pgen(cohort, tmp_path):
     (tmp_path / "f.psam").write_text("#IID\n" + "same\n" * 60)
     with pytest.raises(SampleError):
         dasklmm.open_genotypes(tmp_path / "f.pgen")
+
+
+@pytest.mark.parametrize(
+    ("name", "held", "other"), [("bed", "genotype", "dosage"), ("bgen", "dosage", "genotype")]
+)
+def test_a_field_that_a_format_does_not_hold_is_refused(cohort, name, held, other):
+    path = cohort[3][name]
+    assert dasklmm.open_genotypes(path, field=held).attrs["field"] == held
+    with pytest.raises(OptionError, match=f"field is '{other}', and .* only. Give field='auto' "):
+        dasklmm.open_genotypes(path, field=other)
 
 
 def test_layouts_of_bgen(tmp_path):
