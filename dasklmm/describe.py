@@ -63,8 +63,12 @@ class Summary:
         title, *rest = self.lines
         rows = {}
         for line in rest:
-            for part in [line] if ": " in line else line.split(", "):
-                name, _, value = part.strip().partition(": " if ": " in part else " ")
+            text = line.strip()
+            if text[0].isdigit():  # how many were analysed, as a sentence
+                rows["analysed"] = text
+                continue
+            for part in [text] if ": " in text else text.split(", "):
+                name, _, value = part.partition(": " if ": " in part else " ")
                 rows[name] = value
         return html.table(title, rows)
 
@@ -108,7 +112,7 @@ def _results(results: xr.Dataset) -> Iterator[str]:
         return
     yield f"results of {attrs['phenotype']}: {results.sizes['variant']:,} variants, {attrs['n']:,} samples"
     yield "  " + ", ".join(f"{k} {attrs[k]}" for k in ("test", "kinship", "loco", "precision"))
-    yield f"  made by dasklmm {attrs['dasklmm_version']}"
+    yield f"  made by: dasklmm {attrs['dasklmm_version']}"
     yield from (f"  {line}" for line in findings(attrs))
     for name, count in attrs["counts"].items():
         yield f"  {name}: {count:,}"

@@ -42,11 +42,11 @@ def run(tmp_path, monkeypatch):
 
 def test_first_scan(run, tmp_path):
     book = run("first_scan")
-    assert len(outputs(book, "image/png")) == 2
+    assert len(outputs(book, "image/png")) == 3
     assert (tmp_path / "report.html").stat().st_size > 50_000
     html = "\n".join(outputs(book, "text/html"))
     assert "<progress" in html
-    clumps, causal = outputs(book, "text/plain")[-3:-1]
+    clumps, causal = outputs(book, "text/plain")[-4:-2]
     assert sum(name in clumps for name in ast.literal_eval(causal)) >= 2
 
 
