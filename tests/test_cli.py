@@ -373,6 +373,8 @@ def test_kinship_once_for_many_scans(cohort, tmp_path, rank):
     assert "is there already" in again.stderr
     assert again.stdout == said
     assert sorted((p, p.stat().st_mtime_ns) for p in place.rglob("*")) == written
+    other = ["--rank", 3] if rank is None else []
+    assert "of another kind" in run("kinship", genotypes, "--out", place, *other, expect=1).stderr
     scan = ["kinship", genotypes, "--samples", table, "--out", place, "--method", "grm", *options]
     assert "differs in: method" in run(*scan, expect=1).stderr
 

@@ -248,10 +248,21 @@ def open_kinship(path: str | Path) -> xr.DataArray:
     )
 
 
+def _check_kind(path: str | Path, kind: str) -> None:
+    """Refuse to look for a kinship or decomposition where this package keeps something of another kind."""
+    held = zarr.open(str(path), mode="r").attrs.get(MARK, kind)
+    if held != kind:
+        raise StoreError(
+            f"{str(path)!r} holds something of another kind ({held}), and a {kind} would be kept there. Give "
+            "another path."
+        )
+
+
 def held_kinship(path: str | Path, inputs: dict[str, Any], overwrite: bool) -> xr.DataArray | None:
     """Kinship of the same inputs at `path`; None where there is none, StoreError where it is another."""
     if overwrite or not exists(path) or unfinished(path):
         return None
+    _check_kind(path, "kinship")
     found = open_kinship(path)
     kept = zarr.open_group(str(path), mode="r").attrs.get("made_of")
     other = differing(kept, inputs) if isinstance(kept, dict) else ["what it was made of, which was not kept"]
@@ -343,6 +354,7 @@ def held_spectrum(path: str | Path, inputs: dict[str, Any], overwrite: bool) -> 
     """Eigenpairs of the same inputs at `path`; None where there are none, StoreError where they are others."""
     if overwrite or not exists(path) or unfinished(path):
         return None
+    _check_kind(path, "decomposition")
     found = open_spectrum(path)
     kept = found.attrs.pop("inputs")
     other = differing(kept, inputs)
