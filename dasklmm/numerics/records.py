@@ -395,6 +395,7 @@ class NodeWeights:
     ----------
     squares : ndarray (eigen, node)
     products : ndarray (eigen, (1 + covariate) node)
+        Of both, columns of zeros follow to a multiple of eight.
     tile : int
         Rows of a product, as in the grid.
     """

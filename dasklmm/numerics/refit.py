@@ -167,7 +167,16 @@ def node_weights(null: RefitTest, grid: RefitGrid, eigen: slice) -> NodeWeights:
     squares = np.stack(at, axis=1) * np.exp(-0.5 * grid.log_gamma)
     stacked = np.column_stack([data.py, data.px])[eigen]
     products = np.einsum("ka,abj->kbj", stacked, grid.transform) * squares[:, None]
-    return NodeWeights(squares, products.reshape(squares.shape[0], -1), grid.tile)
+    return NodeWeights(_eights(squares), _eights(products.reshape(squares.shape[0], -1)), grid.tile)
+
+
+def _eights(columns: Float) -> Float:
+    """Columns with zeros beside them to a multiple of eight.
+
+    OpenBLAS's kernels for AVX-512 sum the last columns of other numbers, past 192, differently from row to row of
+    the left matrix, so that a variant's bits would depend on its place.
+    """
+    return np.pad(columns, ((0, 0), (0, -columns.shape[1] % 8)))
 
 
 def node_sums(null: RefitTest, grid: RefitGrid, m: int) -> Float:
@@ -187,14 +196,16 @@ def add_rotated_nodes(weights: NodeWeights, pa: NDArray[Any], sums: Float) -> No
     sums : ndarray (variant, 2 + covariate, node)
         See :func:`node_sums`. Rows pass through products of one shape, whatever their number.
     """
+    nodes = sums.shape[2]
+    width = (sums.shape[1] - 1) * nodes
     for eigen in _tiles(pa.shape[1], TILE_EIGEN):
         for part, tile in _padded(pa, eigen, weights.tile):
             rows = sums[part].shape[0]
             with np.errstate(invalid="ignore", over="ignore"):
-                products = (tile @ weights.products[eigen])[:rows]
-                sums[part, 1:] += products.reshape(rows, -1, sums.shape[2])
+                products = (tile @ weights.products[eigen])[:rows, :width]
+                sums[part, 1:] += products.reshape(rows, -1, nodes)
                 np.multiply(tile, tile, out=tile)
-                sums[part, 0] += (tile @ weights.squares[eigen])[:rows]
+                sums[part, 0] += (tile @ weights.squares[eigen])[:rows, :nodes]
 
 
 def add_plain_nodes(null: RefitTest, grid: RefitGrid, a: NDArray[Any], sums: Float) -> None:
