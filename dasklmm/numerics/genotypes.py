@@ -412,17 +412,18 @@ def gram(
     """
     block = _checked(block)
     n = _n_columns(block, samples)
-    total, n_variants = np.zeros((n, n)), 0
-    if before is not None:
-        Gram(total, 0)._check(before)
-        total += before.matrix
-        n_variants = before.n_variants
+    nothing = Gram(np.zeros((n, n)), 0)  # pages that are not written are not there
+    total = nothing if before is None else before
+    nothing._check(total)
+    matrix, n_variants = total.matrix, total.n_variants
     for start in range(0, block.shape[0], GRAM_TILE):
         z, kept = standardise(block[start : start + GRAM_TILE], method, dtype, samples)
         # NumPy sees z.T @ z as a rank-k update and mirrors one triangle, which makes it symmetric.
-        total += z.T @ z
+        product = z.T @ z
+        # the first sum is a new matrix
+        matrix = matrix + product if matrix is total.matrix else np.add(matrix, product, out=matrix)
         n_variants += kept
-    return Gram(total, n_variants)
+    return Gram(matrix, n_variants)
 
 
 def _checked(block: _Block, stats: BlockStatistics | None = None) -> _Block:

@@ -14,6 +14,8 @@ import xarray as xr
 import zarr
 
 from dasklmm.errors import GenotypeFormatError, StoreError
+from dasklmm.numerics.genotypes import GRAM_TILE
+from dasklmm.numerics.scan import TILE_VARIANTS
 from dasklmm.store.places import is_local
 from dasklmm.store.records import MARK, vacant
 
@@ -106,6 +108,13 @@ def _dosage(ds: xr.Dataset) -> da.Array:
     return data
 
 
+def chunk_rows(variants: int, samples: int, itemsize: int) -> int:
+    """Variants of a chunk of about CHUNK_BYTES: whole tiles of products, for the rest of one costs as much."""
+    rows = max(1, CHUNK_BYTES // max(1, samples * itemsize))
+    rows -= rows % next((tile for tile in (GRAM_TILE, TILE_VARIANTS) if rows > tile), 1)
+    return max(1, min(variants, rows))
+
+
 def _write(ds: xr.Dataset, dosage: da.Array, target: str) -> None:
     group = zarr.open_group(target, mode="w", zarr_format=3, attributes={UNFINISHED: True, MARK: "genotypes"})
     for name in COORDINATES:
@@ -114,7 +123,7 @@ def _write(ds: xr.Dataset, dosage: da.Array, target: str) -> None:
             values = values.astype(np.dtypes.StringDType())
         group.create_array(name, data=values, dimension_names=[str(d) for d in ds[name].dims])
     m, n = dosage.shape
-    rows = max(1, min(m, CHUNK_BYTES // max(1, n * dosage.dtype.itemsize)))
+    rows = chunk_rows(m, n, dosage.dtype.itemsize)
     array = group.create_array(
         "dosage",
         shape=(m, n),

@@ -37,6 +37,22 @@ def test_round_trip(tmp_path, cohort, dtype, no_compute):
         assert back[name].dtype.kind in "Ui"
 
 
+@pytest.mark.parametrize(
+    ("samples", "itemsize", "rows"),
+    [
+        (30, 1, 100_000),
+        (400, 1, 10_240),
+        (2000, 1, 2048),
+        (2048, 1, 2048),
+        (2000, 4, 512),
+        (9000, 2, 233),
+        (10**8, 1, 1),
+    ],
+)
+def test_a_chunk_holds_whole_tiles(samples, itemsize, rows):
+    assert genotypes.chunk_rows(100_000, samples, itemsize) == rows
+
+
 def test_layout(tmp_path, cohort, monkeypatch):
     stored = []
 
