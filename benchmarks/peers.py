@@ -79,7 +79,7 @@ def find(peer: str) -> str | None:
 
 
 def ours(name: str, *options: str) -> Program:
-    """`dasklmm gwas`, with its plots and report."""
+    """`dasklmm gwas`, to its table as the others."""
     command = (
         sys.executable,
         "-m",
@@ -87,6 +87,7 @@ def ours(name: str, *options: str) -> Program:
         "gwas",
         "data",
         "--quiet",
+        "--no-plots",
         "--overwrite",
         "--out",
         name,

@@ -287,6 +287,13 @@ def _results_options(function: Any) -> Any:
     "[default: results.zarr in DIR]",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the results that DIR holds.")
+@click.option(
+    "--plots/--no-plots",
+    "drawn",
+    default=True,
+    show_default=True,
+    help="Draw plots and a report beside the table; `dasklmm plot` draws the plots later.",
+)
 @click.option("--quiet", is_flag=True, help="No progress.")
 @_verbose
 def gwas(
@@ -362,6 +369,7 @@ def run_scan(
     field: str = "auto",
     clump: bool = False,
     formats: tuple[str, ...] = (),
+    drawn: bool = True,
     command: list[str] | None = None,
     **options: Any,
 ) -> None:
@@ -371,6 +379,7 @@ def run_scan(
     from dasklmm.describe import findings, strongest
     from dasklmm.formats_out import check_formats
     from dasklmm.outputs import write_outputs
+    from dasklmm.plots.drawing import import_ahead
 
     start = time.perf_counter()
     check_formats(formats)  # before any work
@@ -381,6 +390,8 @@ def run_scan(
     if unfinished_work(store) and not options.get("overwrite"):
         click.echo("found the work of an unfinished run", err=True)
     with client_of(cluster, genotypes, store):  # after all that could be wrong with the input
+        if drawn:
+            import_ahead()
         results = _scanned(scan, quiet)
         if "created" not in results.attrs:
             click.echo("these results were complete already")
@@ -390,7 +401,12 @@ def run_scan(
             click.echo(f"kept from a former run: {', '.join(parts)}")
         ds = _tested_genotypes(opened, results) if clump else None
         written = write_outputs(
-            results, out, command=command or ["dasklmm", *sys.argv[1:]], genotypes=ds, formats=formats
+            results,
+            out,
+            command=command or ["dasklmm", *sys.argv[1:]],
+            genotypes=ds,
+            formats=formats,
+            drawn=drawn,
         )
     if "phenotypes" in results.attrs:
         for name in results.attrs["phenotype"]:

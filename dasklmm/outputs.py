@@ -35,6 +35,7 @@ def write_outputs(
     command: list[str] | None = None,
     genotypes: xr.Dataset | None = None,
     formats: Sequence[str] = (),
+    drawn: bool = True,
 ) -> dict[str, Path]:
     """Write results.tsv.gz, manhattan.png, qq.png, report.html and run.json. Eager.
 
@@ -53,6 +54,8 @@ def write_outputs(
         PLINK's thresholds) in clumps.tsv, and the report shows these.
     formats : sequence of str
         Further formats of the table, of :data:`dasklmm.formats_out.FORMATS`.
+    drawn : bool
+        Whether there are plots and reports.
 
     Returns
     -------
@@ -63,9 +66,9 @@ def write_outputs(
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     if "phenotypes" in results.attrs:
-        written, found = _of_each(results, folder, genotypes, formats)
+        written, found = _of_each(results, folder, genotypes, formats, drawn)
     else:
-        written, found = _of_one(results, folder, genotypes, formats), summary(results)
+        written, found = _of_one(results, folder, genotypes, formats, drawn), summary(results)
     written["run"] = folder / "run.json"
     if "created" not in results.attrs and written["run"].exists():
         return written  # results of a former run, which told more of it than can be told now
@@ -87,8 +90,8 @@ def _of_one(
     results: xr.Dataset,
     folder: Path,
     genotypes: xr.Dataset | None,
-    formats: Sequence[str] = (),
-    drawn: bool = True,
+    formats: Sequence[str],
+    drawn: bool,
 ) -> dict[str, Path]:
     """Table, plots and report of one phenotype."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -97,6 +100,11 @@ def _of_one(
     for name in dict.fromkeys(formats):
         if name != "tsv":
             written[name], _ = write_format(results, name, folder)
+    hits = None
+    if genotypes is not None:
+        hits = clump(results, genotypes, p_value=INDEX_P_VALUE)
+        written["clumps"] = folder / "clumps.tsv"
+        _write_table(hits.assign(clumped_id=[",".join(ids) for ids in hits["clumped_id"]]), written["clumps"])
     if not drawn:
         return written
     try:
@@ -106,17 +114,16 @@ def _of_one(
         plots = {}
     written |= plots
     written["report"] = folder / "report.html"
-    hits = None
-    if genotypes is not None:
-        hits = clump(results, genotypes, p_value=INDEX_P_VALUE)
-        written["clumps"] = folder / "clumps.tsv"
-        _write_table(hits.assign(clumped_id=[",".join(ids) for ids in hits["clumped_id"]]), written["clumps"])
     write_report(results, written["report"], plots=plots or None, hits=hits)
     return written
 
 
 def _of_each(
-    results: xr.Dataset, folder: Path, genotypes: xr.Dataset | None, formats: Sequence[str] = ()
+    results: xr.Dataset,
+    folder: Path,
+    genotypes: xr.Dataset | None,
+    formats: Sequence[str],
+    drawn: bool,
 ) -> tuple[dict[str, Path], dict[str, Any]]:
     """The files of every phenotype in its own directory, a table of all, and their summaries."""
     names = [str(name) for name in results["phenotype"].values]
@@ -127,7 +134,7 @@ def _of_each(
         if "error" in one.attrs:
             continue
         found[name] = summary(one)
-        _of_one(one, folder / place, genotypes, formats, drawn=len(names) <= MOST_DRAWN)
+        _of_one(one, folder / place, genotypes, formats, drawn and len(names) <= MOST_DRAWN)
         written[name] = folder / place
     _write_table(pd.DataFrame(rows), written["phenotypes"])
     return written, found

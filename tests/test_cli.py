@@ -139,6 +139,34 @@ def test_plot_and_info(scan, cohort, tmp_path):
     assert f"dasklmm {dasklmm.__version__}" in run("info").stdout
 
 
+def test_a_scan_by_threads_without_plots_imports_no_more_than_it_needs(cohort, tmp_path):
+    source = (
+        "import sys; from dasklmm import cli; code = cli.main(sys.argv[1:], standalone_mode=False); "
+        "sys.exit(', '.join({'distributed', 'matplotlib', 'bokeh'} & set(sys.modules)) or 0)"
+    )
+    command = [
+        "gwas",
+        cohort / "genotypes.zarr",
+        "--pheno",
+        cohort / "phenotypes.tsv",
+        "--out",
+        tmp_path / "out",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", source, *map(str, command), "--no-plots"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    drawings = {"manhattan.png", "qq.png", "report.html"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES - drawings
+    run(*command, "--no-plots", "--clump")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == (FILES | {"clumps.tsv"}) - drawings
+    run(*command)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES | {"clumps.tsv"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,6 +51,16 @@ def new_axes(size: tuple[float, float], right: float = 0.2) -> Axes:
     w, h = size
     left = 0.78  # inches: room for ticks and labels, as `right` is for what stands there
     return figure.add_axes((left / w, 0.6 / h, 1.0 - (left + right) / w, 1.0 - 1.0 / h))
+
+
+def import_ahead() -> None:
+    """Import matplotlib, half a second, in a thread beside work that waits or computes outside Python."""
+
+    def imported() -> None:
+        with suppress(ImportError):  # said where a plot is asked for
+            import matplotlib.backends.backend_agg  # noqa: F401
+
+    threading.Thread(target=imported, name="import-matplotlib", daemon=True).start()
 
 
 def style(ax: Axes) -> None:
