@@ -349,6 +349,20 @@ def test_vcf_says_how_and_conversion_keeps_what_is_there(cohort, tmp_path):
         convert_vcf(tmp_path / "none.vcf", tmp_path / "bad.vcz")
 
 
+@pytest.mark.skipif(shutil.which("tabix") is None, reason="tabix, which indexes a VCF, is not installed")
+@pytest.mark.parametrize("index", [[], ["--csi"]])
+def test_an_indexed_vcf_of_several_contigs_is_its_contigs_one_by_one(cohort, tmp_path, index):
+    _, _, _, paths = cohort
+    vcf = tmp_path / "c.vcf.gz"
+    shutil.copy(paths["vcf"].with_name("c.vcf.gz"), vcf)
+    subprocess.run(["tabix", *index, "-p", "vcf", vcf], check=True)
+    whole, parts = (
+        dasklmm.open_genotypes(path) for path in (convert_vcf(vcf, tmp_path / "c.vcz"), paths["vcf"])
+    )
+    assert len(set(whole["variant_contig"].values)) == 3
+    assert whole.drop_attrs().identical(parts.drop_attrs())
+
+
 def test_convert_on_the_command_line(cohort, tmp_path):
     _, _, _, paths = cohort
     vcfs = [str(p) for p in sorted(paths["vcf"].parent.glob("c?.vcf.gz"))]
