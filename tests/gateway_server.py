@@ -9,7 +9,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,7 +99,7 @@ class Server:
         found.raise_for_status()
         return list(found.json())
 
-    def processes(self) -> list[str]:
+    def alive(self) -> list[psutil.Process]:
         """Schedulers, nannies and workers that are alive, whoever their parent is by now."""
         found = []
         for process in psutil.process_iter():
@@ -107,9 +107,17 @@ class Server:
                 environment = process.environ()
                 ours = environment.get(MARK) == self.mark and "DASK_GATEWAY_CLUSTER_NAME" in environment
                 if ours and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(" ".join(process.cmdline()))
+                    found.append(process)
             except psutil.Error:
                 continue
+        return found
+
+    def processes(self) -> list[str]:
+        """Command lines of those."""
+        found = []
+        for process in self.alive():
+            with suppress(psutil.Error):
+                found.append(" ".join(process.cmdline()))
         return found
 
     def nothing_left(self, seconds: float = 30.0) -> None:

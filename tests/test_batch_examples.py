@@ -66,6 +66,47 @@ def test_gateway_batch(tmp_path):
         np.testing.assert_allclose(got["neg_log10_p_value"], want["neg_log10_p_value"], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
+def test_gateway_batch_goes_on_with_another_cluster_where_one_is_lost(tmp_path):
+    """The scheduler is killed once a scan of many blocks has some done: another cluster keeps them."""
+    pytest.importorskip("dask_gateway_server", reason="dask-gateway-server is not installed")
+    from gateway_server import gateway_server
+
+    ds = dasklmm.simulate(300, 40_000, n_contigs=20, seed=4)
+    write_genotypes(ds, tmp_path / "genotypes.zarr")
+    tables(ds, tmp_path)
+    (tmp_path / "server").mkdir()
+    store = tmp_path / "height.zarr"
+    with gateway_server(tmp_path / "server") as server:
+        process = subprocess.Popen(
+            [
+                sys.executable, "-W", "error", ROOT / "examples" / "gateway_batch.py", "--gateway", server.address,
+                "--workers", "1", "--option", "worker_cores=1", "--genotypes", tmp_path / "genotypes.zarr",
+                "--results", tmp_path, "--out", tmp_path / "out", tmp_path / "height.tsv",
+            ],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=server.environment(),
+        )  # fmt: skip
+        try:
+            while not list(tmp_path.glob("height.zarr.work/test/00002/*")):
+                assert process.poll() is None, process.communicate()
+                time.sleep(0.02)
+            (scheduler,) = [one for one in server.alive() if "scheduler" in " ".join(one.cmdline())]
+            scheduler.kill()
+            out, err = process.communicate(timeout=240)
+        finally:
+            process.kill()
+        server.nothing_left()
+    assert process.returncode == 0, out + err
+    assert "cluster 1 of at most 3: " in out
+    assert out.count("the gateway makes the cluster") == 2
+    kept, computed = map(int, re.search(r"\((\d+) blocks kept, (\d+) computed\)", out).groups())
+    assert kept >= 2
+    assert computed >= 1
+    want = dasklmm.gwas(tmp_path / "genotypes.zarr", tmp_path / "height.tsv")
+    got = open_results(store)
+    np.testing.assert_allclose(got["neg_log10_p_value"], want["neg_log10_p_value"], rtol=1e-3, atol=1e-4)
+
+
 @pytest.fixture
 def s3(tmp_path):
     """Environment in which s3:// is moto's server on loopback, and a file system for this process."""
