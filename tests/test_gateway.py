@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -96,6 +97,21 @@ def test_a_scan_has_the_numbers_of_threads_and_leaves_nothing(server, cohort, tm
     want = dasklmm.gwas(cohort / "genotypes.zarr", cohort / "traits.tsv", precision="double")
     np.testing.assert_allclose(got["beta"], want["beta"], rtol=1e-9)
     assert (got["status"] == want["status"]).all()
+
+
+@pytest.mark.slow
+def test_a_task_that_fails_on_a_gateway_says_why_as_here_and_leaves_nothing(server, cohort, tmp_path):
+    shutil.copytree(cohort, tmp_path / "c")
+    chunk = sorted((tmp_path / "c" / "genotypes.zarr" / "dosage" / "c").rglob("0"))[-1]
+    content = bytearray(chunk.read_bytes())
+    content[len(content) // 2] ^= 1
+    chunk.write_bytes(content)
+    done = run(server, tmp_path / "c" / "genotypes.zarr", tmp_path / "g", "--workers", 1, expect=1)
+    with pytest.raises(StoreError) as here:
+        dasklmm.gwas(tmp_path / "c" / "genotypes.zarr", tmp_path / "c" / "traits.tsv")
+    assert str(here.value) in done.stderr
+    assert not (tmp_path / "g" / "results.zarr").exists()
+    server.nothing_left()
 
 
 def test_adaptive_options_environment_paths_and_encryption(server, cohort, tmp_path, monkeypatch):
