@@ -34,10 +34,10 @@ TESTS: tuple[Test, ...] = ("lrt", "wald", "score")
 # 3.5 GB/s of float32 a core at 256 KB, 2.8 at 128 KB; sums are float64 throughout.
 TILE_BYTES = 256 * 1024
 
-# Columns of stacked weights come in fours. The bits of a column then do not depend on how many others there
-# are (OpenBLAS 0.3.31, float64), so that a phenotype has the same results alone and among a hundred; and a
-# product of three columns takes 1.4 times one of four.
-COLUMNS = 4
+# Columns of weights come in eights. The bits of a column then do not depend on how many others there are, nor
+# those of a variant on its row (OpenBLAS 0.3.31, float64; fours are enough without AVX-512), so that a phenotype
+# has the same results alone and among a hundred; and a product of three columns takes 1.4 times one of four.
+COLUMNS = 8
 
 
 def alternative_test(data: RotatedData, log_gamma: float, test: Test = "lrt") -> AlternativeTest:
@@ -157,14 +157,15 @@ def stacked_tests(tests: Sequence[AlternativeTest]) -> StackedTests:
     direct = [test.direct for test in tests if test.direct is not None]
     return StackedTests(
         tests,
-        _in_fours(np.column_stack([test.weights for test in tests])),
-        _in_fours(np.column_stack(direct)) if direct else None,
-        _in_fours(np.column_stack([test.square_weights for test in tests])),
-        _in_fours(np.array([[test.identity for test in tests]]))[0],
+        in_eights(np.column_stack([test.weights for test in tests])),
+        in_eights(np.column_stack(direct)) if direct else None,
+        in_eights(np.column_stack([test.square_weights for test in tests])),
+        in_eights(np.array([[test.identity for test in tests]]))[0],
     )
 
 
-def _in_fours(columns: Float) -> Float:
+def in_eights(columns: Float) -> Float:
+    """Columns with zeros beside them to a multiple of COLUMNS."""
     return np.ascontiguousarray(np.pad(columns, ((0, 0), (0, -columns.shape[1] % COLUMNS))))
 
 

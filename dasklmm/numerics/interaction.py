@@ -28,7 +28,7 @@ from dasklmm.numerics.alternatives import (
 from dasklmm.numerics.design import as_vector
 from dasklmm.numerics.genotypes import block_statistics, centered, imputed
 from dasklmm.numerics.records import AlternativeTest, Filters, Float, InteractionStats, Status
-from dasklmm.numerics.scan import TILE_VARIANTS, RowBlocks, rotate, untested
+from dasklmm.numerics.scan import TILE_VARIANTS, RowBlocks, rotate, row_blocks, untested
 
 # Share <e, e> of the covariate that may be left after X. It tells a covariate that was left out (a share of
 # order 1) from rounding, which for a column with mean / deviation = 1e5 and an intercept reaches 1e-6.
@@ -105,7 +105,7 @@ def interaction_block(
     factor = values.astype(p.dtype)
     main = (values if intercept else values + mean / scale).astype(p.dtype)[None]
     done, eigen = 0, slice(0, 0)
-    for p_rows in (p,) if isinstance(p, np.ndarray) else p:
+    for p_rows in row_blocks(p):
         if p_rows.shape[1] != block.shape[1]:
             raise ShapeError(
                 f"p has {p_rows.shape[1]} samples and the genotypes {block.shape[1]}; both must be the model's."

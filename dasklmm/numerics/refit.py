@@ -27,7 +27,7 @@ from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
 
 from dasklmm.errors import OptionError
-from dasklmm.numerics.alternatives import alternative_test, check_block, collinearity_tolerance
+from dasklmm.numerics.alternatives import alternative_test, check_block, collinearity_tolerance, in_eights
 from dasklmm.numerics.chebyshev import series as series_of
 from dasklmm.numerics.moments import metric
 from dasklmm.numerics.records import (
@@ -167,16 +167,7 @@ def node_weights(null: RefitTest, grid: RefitGrid, eigen: slice) -> NodeWeights:
     squares = np.stack(at, axis=1) * np.exp(-0.5 * grid.log_gamma)
     stacked = np.column_stack([data.py, data.px])[eigen]
     products = np.einsum("ka,abj->kbj", stacked, grid.transform) * squares[:, None]
-    return NodeWeights(_eights(squares), _eights(products.reshape(squares.shape[0], -1)), grid.tile)
-
-
-def _eights(columns: Float) -> Float:
-    """Columns with zeros beside them to a multiple of eight.
-
-    OpenBLAS's kernels for AVX-512 sum the last columns of other numbers, past 192, differently from row to row of
-    the left matrix, so that a variant's bits would depend on its place.
-    """
-    return np.pad(columns, ((0, 0), (0, -columns.shape[1] % 8)))
+    return NodeWeights(in_eights(squares), in_eights(products.reshape(squares.shape[0], -1)), grid.tile)
 
 
 def node_sums(null: RefitTest, grid: RefitGrid, m: int) -> Float:

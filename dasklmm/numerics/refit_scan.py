@@ -20,7 +20,15 @@ from dasklmm.numerics.refit import (
     refit_stats,
     with_rows,
 )
-from dasklmm.numerics.scan import TILE_VARIANTS, RowBlocks, ScanStats, rotate, untested, with_untested
+from dasklmm.numerics.scan import (
+    RowBlocks,
+    ScanStats,
+    product_rows,
+    rotate,
+    row_blocks,
+    untested,
+    with_untested,
+)
 
 
 def refit_scan_block(
@@ -48,7 +56,7 @@ def refit_scan_block(
     ScanStats
         Of RefitStats. Cost of :func:`scan_block` and of :func:`dasklmm.numerics.refit.refit_block` a
         phenotype; the few variants whose optimum lies outside the window are rotated once more. Memory:
-        (2 + covariate) node float64 a phenotype and variant, of TILE_VARIANTS variants where P is in memory,
+        (2 + covariate) node float64 a phenotype and variant, of `product_rows` variants where P is in memory,
         of the block where it comes in row blocks.
 
     Raises
@@ -60,7 +68,7 @@ def refit_scan_block(
         block = np.take(block, samples, axis=1)
     m = block.shape[0]
     pass_ = _Pass(p, block, block_statistics(block), intercept)
-    step = TILE_VARIANTS if isinstance(p, np.ndarray) else m
+    step = product_rows(block.shape[1], p.dtype.itemsize) if isinstance(p, np.ndarray) else m
     parts = [
         pass_.stats(nulls, [null.window for null in nulls], np.arange(start, min(start + step, m)))
         for start in range(0, m, step)
@@ -99,7 +107,7 @@ class _Pass:
         r = nulls[0].data.r
         sums = [node_sums(null, grid, rows.size) for null, grid in zip(nulls, grids, strict=True)]
         done = 0
-        for p_rows in (self.p,) if isinstance(self.p, np.ndarray) else self.p:
+        for p_rows in row_blocks(self.p):
             if p_rows.shape[1] != self.block.shape[1]:
                 raise ShapeError(
                     f"p has {p_rows.shape[1]} samples and the genotypes {self.block.shape[1]}; both must be the "
@@ -129,8 +137,9 @@ class _Pass:
         sums: list[Float],
     ) -> None:
         weights = [self._weights_of(null, grid, eigen) for null, grid in zip(nulls, grids, strict=True)]
-        for start in range(0, rows.size, TILE_VARIANTS):
-            part = slice(start, start + TILE_VARIANTS)
+        step = product_rows(self.block.shape[1], self.p.dtype.itemsize)
+        for start in range(0, rows.size, step):
+            part = slice(start, start + step)
             chosen = rows[part]
             dosage = self.convert(self.block[chosen], self.counted.rows(chosen), self.p.dtype)
             rotated = rotate(dosage, p_rows)

@@ -52,6 +52,16 @@ class RowBlocks(Protocol):
         """Blocks (eigen, sample)."""
 
 
+def row_blocks(p: NDArray[Any] | RowBlocks) -> Iterator[NDArray[Any]]:
+    """P as blocks of its rows, whole if it is in memory.
+
+    What came through a cluster or from a record may lie at any byte. NumPy gives BLAS a copy of that in another
+    order, and products of it have other bits; here it is copied once, in its own.
+    """
+    for rows in (p,) if isinstance(p, np.ndarray) else p:
+        yield np.require(rows, requirements="A")
+
+
 @dataclass(frozen=True, eq=False)
 class ScanStats:
     """Tests of a block of variants and what was counted on the way; each array has shape (variant).
@@ -126,7 +136,8 @@ def project_block(block: NDArray[Any], p: NDArray[Any], mean_impute: bool = True
     -------
     ndarray (variant, eigen) of the dtype of `p`.
     """
-    return rotate(imputed_block(block, p.dtype, mean_impute), p)
+    (aligned,) = row_blocks(p)
+    return rotate(imputed_block(block, p.dtype, mean_impute), aligned)
 
 
 def imputed_block(block: NDArray[Any], dtype: Any = np.float64, mean_impute: bool = True) -> NDArray[Any]:
@@ -195,7 +206,7 @@ def scan_block(
     step = product_rows(block.shape[1], p.dtype.itemsize)
     parts = [slice(start, start + step) for start in range(0, m, step)]
     done, eigen = 0, slice(0, 0)
-    for p_rows in (p,) if isinstance(p, np.ndarray) else p:
+    for p_rows in row_blocks(p):
         if p_rows.shape[1] != block.shape[1]:
             raise ShapeError(
                 f"p has {p_rows.shape[1]} samples and the genotypes {block.shape[1]}; both must be the model's."

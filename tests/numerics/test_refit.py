@@ -11,7 +11,7 @@ from scipy import optimize, stats
 from threadpoolctl import threadpool_limits
 
 from dasklmm.errors import CovariateError, OptionError, RankError, ShapeError
-from dasklmm.numerics import chebyshev, design, refit, refit_grid, reml
+from dasklmm.numerics import chebyshev, design, refit, refit_grid, refit_scan, reml, spectrum
 from dasklmm.numerics.records import RefitStats, Status
 
 BOUNDS = (-8.0, 8.0)
@@ -383,3 +383,20 @@ def test_the_matrices_of_a_series(k):
         np.testing.assert_array_equal(one, other)
     polynomials = np.polynomial.chebyshev.chebvander(chebyshev.lobatto(k), k - 1)
     np.testing.assert_allclose(made[0].values @ polynomials, np.eye(k), atol=1e-13)
+
+
+@pytest.mark.parametrize("offset", [1, 4, 8])
+def test_bits_do_not_depend_on_where_p_lies(offset):
+    """What a cluster hands over, or a record, begins at any byte."""
+    y, x, k, _ = random_problem("structured", 1, n=90)
+    p = spectrum.eigendecompose(k, 25).p
+    s = spectrum.eigendecompose(k, 25).s
+    null = prepared(design.rotated_data(p @ y, p @ x, s, y, x))
+    block = np.random.default_rng(0).integers(0, 3, (40, 90), dtype=np.int8)
+    memory = np.empty(p.nbytes + offset + 64, dtype=np.uint8)
+    start = -memory.ctypes.data % 64 + offset
+    moved = memory[start : start + p.nbytes].view(p.dtype).reshape(p.shape)
+    moved[...] = p
+    here, there = (refit_scan.refit_scan_block([null], each, block).tests for each in (p, moved))
+    for name in NAMES:
+        np.testing.assert_array_equal(getattr(there, name), getattr(here, name))
