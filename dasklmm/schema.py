@@ -13,7 +13,7 @@ import zarr
 from dasklmm.errors import DimensionError, SampleError, ShapeError
 from dasklmm.lazy import budget
 from dasklmm.store import arrays
-from dasklmm.store.chunk_files import chunk_files
+from dasklmm.store.chunk_files import ChunkFiles, chunk_files
 
 SAMPLE, VARIANT, EIGEN, PHENOTYPE = "sample", "variant", "eigen", "phenotype"
 
@@ -34,6 +34,7 @@ def as_rows(
     *,
     given: Sequence[str] | None = None,
     partition_size: int | None = None,
+    in_pieces: bool = False,
 ) -> xr.DataArray:
     """Any of the accepted forms of a matrix, as a lazy DataArray of whole rows.
 
@@ -51,6 +52,8 @@ def as_rows(
         Dims of a source that has no names, in its own order. Without it they are told from the shape.
     partition_size : int, optional
         Rows of a block. Default: the source's chunks, within the memory budget of a task.
+    in_pieces : bool
+        Blocks may come as `ChunkRows`, which are read piece by piece, where the source allows it.
 
     Returns
     -------
@@ -91,7 +94,7 @@ def as_rows(
             f"{name} has {array.shape[1 - row]} along {dims[1]!r} (shape {tuple(array.shape)}, dims {names}); "
             f"the model has {size}. Give the {name} of the same samples and the same eigenvectors."
         )
-    data = _whole_rows(array, row, partition_size)
+    data = _whole_rows(array, row, partition_size, in_pieces)
     if data.dtype.kind in "iu" and data.dtype.itemsize > 1:
         data = data.astype(np.float64)  # int8 are calls, with -1 for missing; wider integers are numbers
     return xr.DataArray(data, dims=dims, coords=coords, name=name)
@@ -111,8 +114,10 @@ def _dims_of(shape: tuple[int, ...], name: str, dims: tuple[str, str], size: int
     return dims if shape[1] == size else dims[::-1]
 
 
-def _whole_rows(array: Any, row: int, partition_size: int | None) -> da.Array:
+def _whole_rows(array: Any, row: int, partition_size: int | None, in_pieces: bool) -> da.Array:
     """Dask array with rows first, blocks of whole rows."""
+    source = (chunk_files(array) if row == 0 else None) or array
+    in_pieces = in_pieces and isinstance(source, ChunkFiles) and array.dtype.kind == "f"
     if isinstance(array, da.Array):
         data = array if row == 0 else array.T
         chunks: Any = data.chunks[0] if partition_size is None else partition_size
@@ -120,14 +125,16 @@ def _whole_rows(array: Any, row: int, partition_size: int | None) -> da.Array:
     m, width = array.shape[row], array.shape[1 - row]
     if partition_size is None:
         stored = array.chunks[row] if isinstance(array, zarr.Array) else 1
-        partition_size = budget.rows_per_task(width * array.dtype.itemsize, stored, m)
+        row_bytes = width * array.dtype.itemsize
+        # what is read in pieces may be larger: a task costs the cluster as much as 5 MB of sums
+        partition_size = budget.rows_per_task(row_bytes // 4 if in_pieces else row_bytes, stored, m)
     chunks = (partition_size, -1) if row == 0 else (-1, partition_size)
     # a fresh name: the content behind a path can change, and Dask answers equal names from its cache
-    source = (chunk_files(array) if row == 0 else None) or array
     data = da.from_array(
         source,
         chunks=chunks,
         name=False,
+        asarray=not in_pieces,
         inline_array=not isinstance(source, np.ndarray),
         meta=_meta(array),
     )

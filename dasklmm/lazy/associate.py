@@ -13,7 +13,7 @@ import xarray as xr
 from dasklmm import schema
 from dasklmm.errors import ShapeError
 from dasklmm.lazy import blocks
-from dasklmm.numerics.alternatives import check_block, test_block
+from dasklmm.numerics.alternatives import Rows, check_block, test_block
 from dasklmm.numerics.interaction import interaction_block
 from dasklmm.numerics.records import (
     STATUS_LABELS,
@@ -79,7 +79,7 @@ def columns_of(stats: AlternativeStats | RefitStats | InteractionStats) -> np.nd
     )
 
 
-def _test_block(pa: np.ndarray, a: np.ndarray | None = None, *, null: AlternativeTest) -> np.ndarray:
+def _test_block(pa: Rows, a: Rows | None = None, *, null: AlternativeTest) -> np.ndarray:
     return columns_of(test_block(null, pa, a))
 
 
@@ -174,7 +174,7 @@ def test_alternatives(
     """
     r = null.weights.shape[0]
     rows = schema.as_rows(
-        pa, "pa", (schema.VARIANT, schema.EIGEN), r, given=dims, partition_size=partition_size
+        pa, "pa", (schema.VARIANT, schema.EIGEN), r, given=dims, partition_size=partition_size, in_pieces=True
     )
     plain = None
     if a is not None:
@@ -188,6 +188,7 @@ def test_alternatives(
             null.n,
             given=given,
             partition_size=partition_size,
+            in_pieces=True,
         )
         if plain.shape[0] != rows.shape[0]:
             raise ShapeError(

@@ -8,8 +8,8 @@ what of y is left; then beta = v/u and the residual sum of squares falls by v^2/
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,15 +90,33 @@ def alternative_test(data: RotatedData, log_gamma: float, test: Test = "lrt") ->
     )
 
 
-def test_block(null: AlternativeTest, pa: NDArray[Any], a: NDArray[Any] | None = None) -> AlternativeStats:
+class RowPieces(Protocol):
+    """Rows (variant, column) as consecutive pieces, in order; a piece need not outlive the next."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of all rows together."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """float32 or float64."""
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        """Pieces (variant, column)."""
+
+
+Rows = NDArray[Any] | RowPieces
+
+
+def test_block(null: AlternativeTest, pa: Rows, a: Rows | None = None) -> AlternativeStats:
     """Test every row of a block.
 
     Parameters
     ----------
     null : AlternativeTest
-    pa : ndarray (variant, eigen), float32 or float64
+    pa : ndarray (variant, eigen), float32 or float64, or its pieces
         Rotated alternatives.
-    a : ndarray (variant, sample), optional
+    a : ndarray (variant, sample), or its pieces, optional
         The same alternatives unrotated; needed exactly by a low-rank model.
 
     Returns
@@ -117,14 +135,22 @@ def test_block(null: AlternativeTest, pa: NDArray[Any], a: NDArray[Any] | None =
     """
     check_block(null, pa.shape, None if a is None else a.shape)
     products, squares = np.zeros((pa.shape[0], 1 + null.f)), np.zeros(pa.shape[0])
-    add_rotated(null, pa, slice(None), products, squares)
-    if a is not None:
-        add_plain(null, a, products, squares)
-    stored = np.result_type(pa, np.float32)
+    for rows, piece in _pieces(pa):
+        add_rotated(null, piece, slice(None), products[rows], squares[rows])
+    for rows, piece in () if a is None else _pieces(a):
+        add_plain(null, piece, products[rows], squares[rows])
+    stored = np.result_type(pa.dtype, np.float32)
     return alternative_stats(null, products, squares, collinearity_tolerance(stored, pa.shape[1]))
 
 
 test_block.__test__ = False  # type: ignore[attr-defined]  # a test of variants, not of this package
+
+
+def _pieces(block: Rows) -> Iterator[tuple[slice, NDArray[Any]]]:
+    done = 0
+    for piece in (block,) if isinstance(block, np.ndarray) else block:
+        yield slice(done, done + piece.shape[0]), piece
+        done += piece.shape[0]
 
 
 def check_block(null: AlternativeTest, pa: tuple[int, ...], a: tuple[int, ...] | None) -> None:
