@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,43 +14,36 @@ import numpy as np
 import xarray as xr
 
 from dasklmm import schema, settings
+from dasklmm.clock import Clock, Progress
 from dasklmm.cohort import Cohort, Cohorts, join_each
 from dasklmm.errors import (
-    DaskLMMError,
-    GenotypeFormatError,
-    GenotypeReadError,
-    KinshipError,
-    LocoError,
     MemoryBudgetError,
     OptionError,
     PhenotypeError,
-    RankError,
-    SampleError,
-    StoreError,
 )
+from dasklmm.kept_scan import run_kept
 from dasklmm.lazy import associate, budget, run
 from dasklmm.lazy import kinship as lazy_kinship
 from dasklmm.live import page_url
 from dasklmm.numerics import alternatives, spectrum
-from dasklmm.numerics.interaction import check_covariate
 from dasklmm.numerics.records import Filters
 from dasklmm.numerics.subspace import OVERSAMPLING
 from dasklmm.numerics.transforms import Transform
 from dasklmm.progress import bars
 from dasklmm.readers.genotypes import open_genotypes
-from dasklmm.scanning import Clock, Progress, Scan
+from dasklmm.scan_options import (
+    check_interaction,
+    check_options,
+    chosen_filters,
+    given_kinship,
+    is_method,
+    leading,
+)
+from dasklmm.scanning import Scan
 from dasklmm.selection import Selection, contig_ranges, selected_variants
 from dasklmm.store import arrays
-from dasklmm.store.places import check_place, clear, get, present, put, remove
-from dasklmm.store.records import Memory, Records, one_writer, vacant
-from dasklmm.store.results import (
-    differences,
-    differing,
-    fingerprint,
-    open_results,
-    unfinished,
-    write_results,
-)
+from dasklmm.store.places import check_place
+from dasklmm.store.records import Memory
 
 logger = logging.getLogger(__name__)
 
@@ -246,7 +238,7 @@ def prepared(
 ) -> Prepared:
     """Open, join and check all that a scan is given, as :func:`gwas` does, before there is a cluster. Eager."""
     settings.check()
-    _check_options(test, variance_ratio, kinship, loco, interaction)
+    check_options(test, variance_ratio, kinship, loco, interaction)
     dtype = lazy_kinship.working_dtype(precision)
     ds = genotypes.to_dataset(name="dosage") if isinstance(genotypes, xr.DataArray) else genotypes
     ds = ds if isinstance(ds, xr.Dataset) else open_genotypes(ds)
@@ -266,21 +258,21 @@ def prepared(
         samples=samples,
         condition=condition,
     )
-    filters = _filters(min_allele_count, min_allele_frequency, max_missing)
+    filters = chosen_filters(min_allele_count, min_allele_frequency, max_missing)
 
     def check(cohort: Cohort) -> None:
         spectrum.check_rank(rank, cohort.y.size)
         if interaction is not None:
-            _check_interaction(interaction, cohort)
+            check_interaction(interaction, cohort)
 
     cohorts = cohorts.checked(check)
     first = [group[0] for group in cohorts.groups]
     largest = max(cohort.y.size for cohort in first)
     ranges = contig_ranges(ds, loco)
     given = None
-    if not _is_method(kinship):
+    if not is_method(kinship):
         opened = arrays.open_kinship_or_spectrum(kinship) if isinstance(kinship, (str, Path)) else kinship
-        given = [_leading(_given(opened, cohort), rank) for cohort in first]
+        given = [leading(given_kinship(opened, cohort), rank) for cohort in first]
     if store is None and given is None and not truncated and len(ranges) > 1:
         budget.check_gram_matrices(largest, len(ranges) * len(first))
     if truncated and (given is not None or rank is None):
@@ -405,7 +397,7 @@ class Prepared:
             )
             if self.store is None:
                 return scan.run(Memory())
-            return _stored(scan, self.store, self.resume, self.overwrite)
+            return run_kept(scan, self.store, self.resume, self.overwrite)
 
 
 @contextmanager
@@ -425,172 +417,6 @@ def _watcher(progress: Progress | bool | None) -> Iterator[Progress | None]:
         yield drawn
     finally:
         drawn.close()
-
-
-def _stored(scan: Scan, store: str, resume: bool, overwrite: bool) -> xr.Dataset:
-    """Run a scan whose work and results are kept: taken up, published when complete, or opened as they are."""
-    inputs = scan.inputs()
-    found = differences(store, inputs)
-    if found is None or overwrite:
-        vacant(store, overwrite or unfinished(store), "results")
-    work = _work_of(store)
-    if found == [] and resume and not overwrite and not present(work):
-        return open_results(store)  # also where nothing can be written
-    with one_writer(work) as still_ours:
-        done = _finished(store, inputs, resume, overwrite)
-        if done is None:
-            kept = _records(work, inputs, resume, overwrite)
-            try:
-                done = scan.run(kept)
-            except Exception as error:
-                # files that are written anew make readers raise what they like
-                if isinstance(error, GenotypeReadError) or not isinstance(error, DaskLMMError):
-                    with suppress(GenotypeFormatError, GenotypeReadError, OSError, ValueError):
-                        _check_unchanged(scan, inputs, work)
-                raise
-            _check_unchanged(scan, inputs, work)
-            still_ours()
-            write_results(done, store, inputs, overwrite=overwrite)
-        clear(work)
-    return done
-
-
-def _work_of(store: str) -> str:
-    return f"{store}.work"
-
-
-def unfinished_work(store: str) -> bool:
-    """Whether a run into this store left work that the same run takes up."""
-    return get(f"{_work_of(store)}/inputs.json") is not None
-
-
-def _check_unchanged(scan: Scan, inputs: dict[str, Any], work: str) -> None:
-    """Refuse what was made of genotypes that are others now, and drop the work."""
-    changed = differing(scan.inputs(), inputs)
-    if changed:
-        clear(work)  # what was made of the one must not be taken for the other's
-        raise StoreError(
-            f"the {', '.join(changed)} changed while they were read, so nothing is published, and no work of this "
-            "run is kept. Run the same command again when the files are at rest."
-        )
-
-
-def _finished(store: str | Path, inputs: dict[str, Any], resume: bool, overwrite: bool) -> xr.Dataset | None:
-    """Results of the same inputs already in the store; StoreError where it holds others."""
-    if overwrite:
-        return None
-    names = differences(store, inputs)
-    if names is None:
-        return None
-    if names:
-        raise StoreError(
-            f"{str(store)!r} holds results of another run, which differs in: {', '.join(names)}. Give another "
-            "store, or overwrite=True (--overwrite)."
-        )
-    if not resume:
-        raise StoreError(f"{str(store)!r} holds results already, and resume is False. Give overwrite=True.")
-    return open_results(store)
-
-
-def _records(work: str, inputs: dict[str, Any], resume: bool, overwrite: bool) -> Records:
-    """Records of the run at `work`, after a check that what is there is of the same inputs."""
-    text = get(f"{work}/inputs.json")
-    if text is None and Records(work, "").names():
-        raise StoreError(
-            f"{work!r} is where unfinished work is kept, and holds something else. Give another store."
-        )
-    try:
-        held = None if text is None else json.loads(text)
-    except ValueError:
-        held = {}  # damaged: nothing there can be believed
-    names = [] if held is None else differing(held, inputs)
-    if held is not None and not overwrite:
-        if names:
-            raise StoreError(
-                f"{work!r} holds the unfinished work of another run, which differs in: {', '.join(names)}. "
-                "Give another store, or overwrite=True (--overwrite) to drop that work."
-            )
-        if not resume:
-            raise StoreError(f"{work!r} holds unfinished work, and resume is False. Give overwrite=True.")
-    kept = Records(work, fingerprint(inputs))
-    if names:
-        for name in kept.names():
-            remove(f"{work}/{name}")
-    put(f"{work}/inputs.json", json.dumps(inputs, sort_keys=True, indent=1).encode())
-    client = run.active_client()
-    if client is not None and not all(client.run(_sees, work).values()):
-        raise StoreError(
-            f"not every worker sees {work!r}. Give a store on a file system that all workers share, or a URL."
-        )
-    return kept
-
-
-def _sees(work: str) -> bool:
-    return get(f"{work}/inputs.json") is not None
-
-
-def _check_options(test: str, variance_ratio: str, kinship: Any, loco: bool, interaction: str | None) -> None:
-    if test not in alternatives.TESTS:
-        raise OptionError(f"test is {test!r}; it is one of {', '.join(map(repr, alternatives.TESTS))}.")
-    if variance_ratio not in associate.VARIANCE_RATIOS:
-        raise OptionError(
-            f"variance_ratio is {variance_ratio!r}; it is 'null' (the null's ratio for every variant) or "
-            "'per_variant' (each variant's own)."
-        )
-    if variance_ratio == "per_variant" and test == "score":
-        raise OptionError(
-            "the score test is taken at the null's variance ratio, so that there is nothing to refit. Give "
-            "test='lrt' or 'wald', or variance_ratio='null'."
-        )
-    if interaction is not None and variance_ratio != "null":
-        raise OptionError(
-            "an interaction is tested at the null's variance ratio. Give variance_ratio='null'."
-        )
-    if isinstance(kinship, (str, Path)) and not _is_method(kinship) and not arrays.exists(kinship):
-        if "/" not in str(kinship):
-            lazy_kinship.check_method(str(kinship))
-        raise StoreError(
-            f"there is neither a kinship nor a decomposition at {str(kinship)!r}. Give the path of a Zarr group."
-        )
-    if loco and not _is_method(kinship):
-        raise LocoError(
-            "loco=True with a kinship of your own: leaving a contig out needs the genotypes' own Gram "
-            "matrices. Give a method (kinship='rrm'), or loco=False."
-        )
-
-
-def _check_interaction(interaction: str, cohort: Cohort) -> None:
-    names = [name for name in cohort.covariates if name != "intercept"]
-    if interaction in cohort.categories:
-        levels = [name for name in names if name.startswith(f"{interaction}[")]
-        raise OptionError(
-            f"interaction is {interaction!r}, a category: it stands as {', '.join(levels)}, each against "
-            f"{cohort.categories[interaction]['reference']!r}. Give one of these."
-        )
-    if interaction not in names:
-        raise OptionError(
-            f"interaction is {interaction!r}, which is not among the covariates ({', '.join(names) or 'none'}). "
-            "Give it as one, so that its own effect is in the model."
-        )
-    e = cohort.x[:, cohort.covariates.index(interaction)]
-    check_covariate(e, cohort.x.shape[1], f"the covariate {interaction!r}")
-
-
-def _filters(count: float, frequency: float, missing: float) -> Filters | None:
-    if not count >= 0:
-        raise OptionError(f"min_allele_count is {count}; 0 (off) or more is needed.")
-    if not 0.0 <= frequency <= 0.5:
-        raise OptionError(
-            f"min_allele_frequency is {frequency}; it is of the rarer allele, from 0 (off) to 0.5."
-        )
-    if not 0.0 <= missing <= 1.0:
-        raise OptionError(f"max_missing is {missing}; a share from 0 to 1 (off) is needed.")
-    filters = Filters(float(count), float(frequency), float(missing))
-    return None if filters == Filters() else filters
-
-
-def _is_method(kinship: Any) -> bool:
-    return isinstance(kinship, str) and kinship in lazy_kinship.METHODS
 
 
 def phenotype_results(results: xr.Dataset, phenotype: str) -> xr.Dataset:
@@ -634,54 +460,3 @@ def phenotype_results(results: xr.Dataset, phenotype: str) -> xr.Dataset:
     attrs = {k: v for k, v in results.attrs.items() if k not in ("phenotype", "phenotypes")}
     one.attrs = {**attrs, "phenotype": phenotype, **results.attrs["phenotypes"][phenotype]}
     return one
-
-
-def _given(kinship: Any, cohort: Cohort) -> np.ndarray | xr.Dataset:
-    """A kinship of the analysed samples, or the eigenpairs of one, in their order."""
-    if isinstance(kinship, xr.Dataset):
-        return _given_spectrum(kinship, cohort)
-    if not isinstance(kinship, xr.DataArray):
-        raise KinshipError(
-            f"kinship is a {type(kinship).__name__}; a method ({', '.join(lazy_kinship.METHODS)}), a path, or "
-            "an xarray.DataArray with coordinates sample_id_0 and sample_id_1 is needed, so that it can be "
-            "joined by id."
-        )
-    if kinship.ndim != 2 or kinship.shape[0] != kinship.shape[1]:
-        spectrum.check_kinship(np.empty(kinship.shape))
-    ids = schema.kinship_ids(kinship)
-    if ids is None:
-        raise KinshipError(
-            "the kinship carries no sample ids, so its order cannot be checked. Assign sample_id_0 over its "
-            "first dim and sample_id_1 over its second."
-        )
-    index = schema.positions(cohort.sample_id, ids, "the kinship")
-    k = np.asarray(kinship.data[index][:, index], dtype=np.float64)
-    spectrum.check_kinship(k)
-    return k
-
-
-def _leading(given: np.ndarray | xr.Dataset, rank: int | None) -> np.ndarray | xr.Dataset:
-    """A given decomposition cut to its leading pairs; a kinship is decomposed to that rank later."""
-    if rank is None or not isinstance(given, xr.Dataset):
-        return given
-    if rank > given.sizes[schema.EIGEN]:
-        raise RankError(
-            f"rank is {rank} and the decomposition holds {given.sizes[schema.EIGEN]} eigenpairs. Give a lower "
-            "rank, or a decomposition of more."
-        )
-    return given.isel({schema.EIGEN: slice(rank)})
-
-
-def _given_spectrum(pairs: xr.Dataset, cohort: Cohort) -> xr.Dataset:
-    ids = schema.sample_ids(pairs)
-    if ids is None or not {"p", "s"} <= set(pairs.variables):
-        raise KinshipError(
-            "a decomposition needs p (eigen, sample), s (eigen) and sample_id, as eigendecompose returns them."
-        )
-    if ids.size != cohort.sample_id.size or set(ids) != set(cohort.sample_id):
-        raise SampleError(
-            f"the decomposition is of {ids.size} samples and {cohort.sample_id.size} are analysed "
-            f"({np.isin(cohort.sample_id, ids).sum()} in both). Eigenvectors cannot be restricted: decompose "
-            "the kinship of the analysed samples, or give the kinship."
-        )
-    return pairs.isel(sample=schema.positions(cohort.sample_id, ids, "the decomposition"))

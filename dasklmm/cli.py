@@ -375,9 +375,10 @@ def run_scan(
 ) -> None:
     """Scan, write the files of a run, and say in a few lines what was found and where it is."""
     import dasklmm
-    from dasklmm.association import prepared, unfinished_work
+    from dasklmm.association import prepared
     from dasklmm.describe import findings, strongest
     from dasklmm.formats_out import check_formats
+    from dasklmm.kept_scan import unfinished_work
     from dasklmm.outputs import write_outputs
     from dasklmm.plots.drawing import import_ahead
 

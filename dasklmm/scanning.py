@@ -5,9 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,104 +15,42 @@ import xarray as xr
 
 import dasklmm
 from dasklmm import schema
+from dasklmm.clock import Clock
 from dasklmm.cohort import Cohort, Cohorts
 from dasklmm.errors import DaskLMMError, KinshipError, MemoryBudgetError
-from dasklmm.lazy import associate, blocks, budget, run
+from dasklmm.lazy import associate, blocks, run
 from dasklmm.lazy import kinship as lazy_kinship
 from dasklmm.lazy.eigen import leading_pairs
 from dasklmm.lazy.inputs import genotype_stamp
-from dasklmm.live import Reporter, reporting
-from dasklmm.numerics import alternatives, design, refit, reml, spectrum
-from dasklmm.numerics.genotypes import Gram
+from dasklmm.live import reporting
+from dasklmm.null_models import Null, fitted_null, tested_together
+from dasklmm.numerics import design, spectrum
 from dasklmm.numerics.records import (
     STATUS_LABELS,
-    AlternativeTest,
     Filters,
-    NullFit,
-    RefitTest,
-    RotatedData,
     Status,
 )
 from dasklmm.numerics.tails import lambda_gc
 from dasklmm.readers.dataset import is_readers_own
+from dasklmm.rotations import (
+    Rotation,
+    decompose_kept,
+    decomposed,
+    has_rotation,
+    keep_grams,
+    keep_rotation,
+    kept_gram,
+    lanes_of,
+    operand_of,
+    or_why_not,
+    rotated_table,
+    total_name,
+)
 from dasklmm.selection import Selection
-from dasklmm.store import arrays
 from dasklmm.store.records import Memory, Records, damaged
 from dasklmm.store.results import fingerprint
 
 logger = logging.getLogger(__name__)
-
-Progress = Callable[[str, int, int], None]
-
-
-@dataclass
-class Clock:
-    """Seconds of each stage, what was kept from a former run, and a word to whoever watches."""
-
-    watcher: Progress | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
-    resumed: dict[str, dict[str, int]] = field(default_factory=dict)
-    live: Reporter | None = None
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Time a stage."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-
-    def tell(self, name: str, done: int, total: int) -> None:
-        """Report progress."""
-        logger.debug("%s: %d of %d", name, done, total)
-        if self.live is not None:
-            self.live.tell(name, done, total)
-        if self.watcher is not None:
-            self.watcher(name, done, total)
-
-    def count(self, name: str, kept: int, computed: int) -> None:
-        """Count what was taken from a former run, and what was computed."""
-        counts = self.resumed.setdefault(name, {"kept": 0, "computed": 0})
-        counts["kept"] += kept
-        counts["computed"] += computed
-
-
-@dataclass(frozen=True, eq=False)
-class Null:
-    """Null model of one group of variants: its fits by REML and ML, the one that the test uses, and the test.
-
-    `data` and the fits are of orthogonal covariates; `beta` are the fixed effects of the given ones.
-    """
-
-    data: RotatedData
-    fit: NullFit
-    beta: np.ndarray
-    plain: NullFit
-    tested: NullFit
-    pve: float
-    test: AlternativeTest | RefitTest
-
-    def summary(self) -> dict[str, Any]:
-        """What is kept of it with the results."""
-        fit = self.fit
-        return {
-            "h_sq": fit.h_sq,
-            "h_sq_standard_error": fit.h_sq_standard_error,
-            "pve": self.pve,
-            "log_gamma": fit.log_gamma,
-            "gamma": fit.gamma,
-            "sigma_sq": fit.sigma_sq,
-            "tau_sq": fit.tau_sq,
-            "beta": [float(b) for b in self.beta],
-            "log_likelihood": fit.log_likelihood,
-            "log_likelihood_ml": self.plain.log_likelihood,
-            "log_gamma_ml": self.plain.log_gamma,
-            "n": self.data.n,
-            "rank": self.data.r,
-            "log_gamma_tested": self.tested.log_gamma,
-            "at_boundary": fit.at_boundary or self.tested.at_boundary,
-        }
 
 
 class Scan:
@@ -339,9 +275,9 @@ class Scan:
     def _grams(self, kept: Records | Memory) -> None:
         """One Gram matrix a unit, and the sum of each group."""
         groups = range(len(self.cohorts.groups))
-        lanes = _lanes(kept, len(self.slices))
+        lanes = lanes_of(kept, len(self.slices))
         where = kept if isinstance(kept, Records) else None
-        keep = blocks.delayed_call(_keep_grams, "kinship")
+        keep = blocks.delayed_call(keep_grams, "kinship")
         wanted: list[tuple[da.Array, list[int], list[str]]] = []
         for start in groups[:: self.per_read]:
             batch = groups[start : start + self.per_read]
@@ -367,15 +303,15 @@ class Scan:
             found = run.run_blocks(tasks)
         if where is None:
             for grams, own in zip(found, names, strict=True):
-                _keep_grams(grams, kept, own)
+                keep_grams(grams, kept, own)
         for g in groups:
-            if kept.read(_total(g)) is None:
+            if kept.read(total_name(g)) is None:
                 units = [f"gram/{self._unit(g, i)}" for i in range(len(self.slices))]
-                total = _gram(kept, units[0])
+                total = kept_gram(kept, units[0])
                 for name in units[1:]:
-                    total = total + _gram(kept, name)
-                _keep_grams([total], kept, [_total(g)])
-            self.variants_in_kinship[g] = _gram(kept, _total(g)).n_variants
+                    total = total + kept_gram(kept, name)
+                keep_grams([total], kept, [total_name(g)])
+            self.variants_in_kinship[g] = kept_gram(kept, total_name(g)).n_variants
 
     def _decompose_from(self, kept: Records | Memory, i: int) -> None:
         """Leave the rotations of contig i in `kept`, and of the next contigs what fits beside them."""
@@ -399,7 +335,7 @@ class Scan:
             if unit not in self.decomposed
             and (
                 kept.read(f"null/{self._unit(*unit)}") is None
-                or (needed and not _has_rotation(kept, self._unit(*unit)))
+                or (needed and not has_rotation(kept, self._unit(*unit)))
             )
         ]
 
@@ -421,7 +357,7 @@ class Scan:
         for t, cohort in enumerate(self.cohorts.groups[g]):
             try:
                 with blocks.one_blas_thread():
-                    nulls.append(_fit(table, t, meta["mean_diagonal"], cohort, self.options))
+                    nulls.append(fitted_null(table, t, meta["mean_diagonal"], cohort, self.options))
             except DaskLMMError as error:
                 if not self.cohorts.several:
                     raise
@@ -438,19 +374,19 @@ class Scan:
     ) -> list[KinshipError | None]:
         """Leave the rotations of some units in `kept`, side by side; why there is none of a unit."""
         if self.given is not None or self.options["truncated"]:
-            return [_or_why_not(self._decompose_here, kept, *unit) for unit in units]
+            return [or_why_not(self._decompose_here, kept, *unit) for unit in units]
         if isinstance(kept, Memory) and run.active_client() is not None:
-            return [_or_why_not(_decompose_kept, kept, *self._of_unit(*unit)) for unit in units]
+            return [or_why_not(decompose_kept, kept, *self._of_unit(*unit)) for unit in units]
         # where the Gram matrices lie: on workers
-        rotate = blocks.delayed_call(_or_why_not, "rotate")
-        return run.run_blocks([rotate(_decompose_kept, kept, *self._of_unit(*unit)) for unit in units])
+        rotate = blocks.delayed_call(or_why_not, "rotate")
+        return run.run_blocks([rotate(decompose_kept, kept, *self._of_unit(*unit)) for unit in units])
 
     def _of_unit(self, g: int, i: int) -> tuple[Any, ...]:
-        """What `_decompose_kept` is told of a unit."""
+        """What `decompose_kept` is told of a unit."""
         group, unit = self.cohorts.groups[g], self._unit(g, i)
         y = np.column_stack([cohort.y for cohort in group])
         without = f"gram/{unit}" if self.options["loco"] else None
-        return unit, _total(g), without, y, group[0].x, self.ranks[g], self._dtype_of_p(g)
+        return unit, total_name(g), without, y, group[0].x, self.ranks[g], self._dtype_of_p(g)
 
     def _dtype_of_p(self, g: int) -> Any:
         # a low-rank inner product is a difference of large terms; float32 would lose 1e-3 of log10 p where
@@ -470,17 +406,17 @@ class Scan:
                 dtype=self.dtype,
                 tell=functools.partial(self.clock.tell, "leading pairs"),
             )
-            rotation = _Rotation(
-                pairs.p, _table(pairs.p, pairs.s, y, x), pairs.mean_diagonal, pairs.n_variants
+            rotation = Rotation(
+                pairs.p, rotated_table(pairs.p, pairs.s, y, x), pairs.mean_diagonal, pairs.n_variants
             )
         elif isinstance(given := self.given[g], xr.Dataset):
             p, s = np.asarray(given["p"].values), np.asarray(given["s"].values)
             # what a truncated decomposition leaves out is not known, so neither is the kinship's trace
             mean_diagonal = float(s.sum()) / x.shape[0] if s.size == x.shape[0] else float("nan")
-            rotation = _Rotation(p, _table(p, s, y, x), mean_diagonal)
+            rotation = Rotation(p, rotated_table(p, s, y, x), mean_diagonal)
         else:
-            rotation = _rotation(np.array(given), y, x, rank)
-        _keep_rotation(kept, unit, rotation, dtype)
+            rotation = decomposed(np.array(given), y, x, rank)
+        keep_rotation(kept, unit, rotation, dtype)
 
     def _n_blocks(self, i: int) -> int:
         return int(self.to_scan[i].numblocks[0]) if self.indexes[i].size else 0
@@ -508,9 +444,9 @@ class Scan:
         for g, (group, own) in enumerate(zip(self.cohorts.groups, nulls, strict=True)):
             tests = [null.test for null in own if not isinstance(null, str)]
             if tests and wanted:
-                operand = _operand(kept, self._unit(g, i), self.streamed, len(nulls))
+                operand = operand_of(kept, self._unit(g, i), self.streamed, len(nulls))
                 samples, intercept = group[0].columns, bool(design.has_intercept(group[0].x))
-                together = _together(tests, group[0], self.options["interaction"])
+                together = tested_together(tests, group[0], self.options["interaction"])
                 groups.append(associate.Group(together, operand, samples, intercept))
         if wanted and groups:
             label = "test"
@@ -604,166 +540,7 @@ class Scan:
         return out
 
 
-# what tasks do -----------------------------------------------------------------------------------
-
-
-def _keep_grams(
-    grams: Sequence[Gram], kept: Records | Memory | None, names: Sequence[str]
-) -> Sequence[Gram] | None:
-    if kept is None:
-        return grams
-    for gram, name in zip(grams, names, strict=True):
-        kept.write(name, gram.matrix, n_variants=gram.n_variants)
-    return None
-
-
 def _keep_block(block: np.ndarray, kept: Records | None, name: str) -> np.ndarray:
     if kept is not None:
         kept.write(name, block)
     return block
-
-
-def _lanes(kept: Records | Memory, contigs: int) -> int:
-    """Sums of a contig's blocks side by side; kept, so that a run taken up elsewhere adds in the same order."""
-    found = kept.read("gram/lanes")
-    if found is None:
-        found = np.array([-(-run.parallelism() // contigs)]), {}
-        kept.write("gram/lanes", found[0])
-    return int(found[0][0])
-
-
-def _total(g: int) -> str:
-    return f"gram/total/{g:03d}"
-
-
-def _gram(kept: Records | Memory, name: str) -> Gram:
-    found = kept.read(name)
-    if found is None:
-        raise damaged(kept.path, name)
-    return Gram(found[0], int(found[1]["n_variants"]))
-
-
-def _kinship(kept: Records | Memory, total: str, without: str | None) -> np.ndarray:
-    """Kinship of all contigs, or of all but one."""
-    return lazy_kinship.scaled(_gram(kept, total), None if without is None else _gram(kept, without))
-
-
-@dataclass(frozen=True, eq=False)
-class _Rotation:
-    """Eigenvectors (eigen, sample), and a table (eigen, 1 + phenotype + covariate) of s, PY and PX."""
-
-    p: np.ndarray
-    table: np.ndarray
-    mean_diagonal: float
-    n_variants: int = 0  # that vary, where the leading pairs were found from genotypes
-
-
-def _rotation(k: np.ndarray, y: np.ndarray, x: np.ndarray, rank: int) -> _Rotation:
-    """Of a kinship that is given up: its memory serves the eigenvectors."""
-    if design.has_intercept(x):
-        # leaves REML as it is; the plain likelihood of the score test and PVE are then GEMMA's
-        k = spectrum.double_centered(k, overwrite=True)
-    mean_diagonal = spectrum.mean_diagonal(k)
-    with blocks.all_blas_threads() if x.shape[0] >= spectrum.MANY_SAMPLES else blocks.one_blas_thread():
-        pairs = spectrum.eigendecompose(k, rank, overwrite=True)
-    return _Rotation(pairs.p, _table(pairs.p, pairs.s, y, x), mean_diagonal)
-
-
-def _table(p: np.ndarray, s: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    # Column by column, on one thread: the bits of a product depend on how many columns it has, and on its threads.
-    with blocks.one_blas_thread():
-        return np.column_stack([s, *(p @ np.ascontiguousarray(column) for column in y.T), p @ x])
-
-
-def _keep_rotation(kept: Records | Memory, unit: str, rotation: _Rotation, dtype: Any) -> None:
-    p = rotation.p.astype(dtype, copy=False)
-    # what is left of a former decomposition goes first: its table must not meet the P of this one
-    kept.drop(f"null/{unit}")
-    if isinstance(kept, Records):
-        kept.drop(f"p/{unit}/rows")
-        kept.write_rows(f"p/{unit}", p, budget.STREAM_BYTES)
-    else:
-        kept.write(f"p/{unit}", p)
-    kept.write(
-        f"null/{unit}",
-        rotation.table,
-        mean_diagonal=rotation.mean_diagonal,
-        n_variants=rotation.n_variants,
-    )
-
-
-def _or_why_not(decompose: Callable[..., None], *arguments: Any) -> KinshipError | None:
-    """Decompose; the error of a kinship that cannot be, which ends its own phenotypes alone."""
-    try:
-        decompose(*arguments)
-    except KinshipError as error:
-        return error
-    return None
-
-
-def _decompose_kept(
-    kept: Records | Memory,
-    unit: str,
-    total: str,
-    without: str | None,
-    y: np.ndarray,
-    x: np.ndarray,
-    rank: int,
-    dtype: Any,
-) -> None:
-    budget.return_free_memory()
-    budget.check_eigendecomposition(x.shape[0])
-    _keep_rotation(kept, unit, _rotation(_kinship(kept, total, without), y, x, rank), dtype)
-    budget.return_free_memory()
-
-
-def _fit(table: np.ndarray, t: int, mean_diagonal: float, cohort: Cohort, options: dict[str, Any]) -> Null:
-    """Null model of the phenotype whose rotation is column 1 + t of a table."""
-    y, x, test = cohort.y, cohort.x, options["test"]
-    unrotated = (y, x) if table.shape[0] < y.size else (None, None)
-    px = table[:, -x.shape[1] :]
-    given = design.rotated_data(table[:, 1 + t], px, table[:, 0], *unrotated, cohort.covariates)
-    data, as_given = design.orthogonal(given)
-    fit = reml.fit_null(data, on_boundary="clamp")
-    if fit.at_boundary:
-        logger.warning("the variance ratio lies at a bound: log_gamma %.3g", fit.log_gamma)
-    plain = reml.fit_null(data, criterion="ml", on_boundary="clamp")
-    if plain.at_boundary and test == "score":
-        logger.warning("the ML variance ratio lies at a bound: log_gamma %.3g", plain.log_gamma)
-    tested = plain if test == "score" else fit
-    pve = reml.proportion_of_variance(fit, mean_diagonal)
-    if options["variance_ratio"] == "per_variant":
-        refitted = refit.refit_test(data, fit, test)
-        return Null(data, fit, as_given(fit.beta), plain, tested, pve, refitted)
-    fixed = alternatives.alternative_test(data, tested.log_gamma, test)
-    return Null(data, fit, as_given(fit.beta), plain, tested, pve, fixed)
-
-
-def _together(
-    tests: Sequence[AlternativeTest | RefitTest], cohort: Cohort, interaction: str
-) -> associate.Null:
-    fixed = tuple(test for test in tests if isinstance(test, AlternativeTest))
-    if interaction:
-        return associate.Interaction(fixed, cohort.x[:, cohort.covariates.index(interaction)])
-    return alternatives.stacked_tests(fixed) if fixed else tuple(t for t in tests if isinstance(t, RefitTest))
-
-
-def _has_rotation(kept: Records | Memory, unit: str) -> bool:
-    if isinstance(kept, Memory):
-        return kept.read(f"p/{unit}") is not None
-    rows = kept.stored_rows(f"p/{unit}")
-    return rows is not None and rows.whole()
-
-
-def _operand(kept: Records | Memory, unit: str, streamed: bool, together: int) -> Any:
-    """P as the blocks find it: in its records, in memory for threads, or scattered over a cluster."""
-    name = f"p/{unit}"
-    if isinstance(kept, Records):
-        rows = kept.stored_rows(name)
-        if rows is None:
-            raise damaged(kept.path, name)
-        return rows if streamed else arrays.StoredArray(rows, keep=together)
-    found = kept.read(name)
-    assert found is not None  # left by _nulls
-    client = run.active_client()
-    return found[0] if client is None else client.scatter(found[0], broadcast=True, hash=False)

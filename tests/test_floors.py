@@ -15,7 +15,21 @@ PACKAGE = Path(__file__).resolve().parents[1] / "dasklmm"
 FLOORS = {
     0: ["errors", "numerics"],
     1: ["settings", "schema", "lazy", "readers", "store"],
-    2: ["model", "selection", "cohort", "scanning", "association", "live", "livepage", "progress"],
+    2: [
+        "model",
+        "selection",
+        "cohort",
+        "clock",
+        "null_models",
+        "rotations",
+        "scanning",
+        "kept_scan",
+        "scan_options",
+        "association",
+        "live",
+        "livepage",
+        "progress",
+    ],
     3: [
         "plots",
         "clumps",

@@ -88,7 +88,7 @@ class ChunkRows:
 
     A piece is (rows, columns), and its memory the next one's: what it holds is to be used before. That it is
     what was written is known at the end of its chunk, where StoreError says that it is not. Pieces spare the
-    faults of a block's pages, mapped anew each time above 32 MB, and are summed while they lie in the core's cache.
+    faults of a block's pages, mapped anew each time above 32 MB, and are summed while they lie in the cache.
     """
 
     ndim = 2

@@ -178,7 +178,7 @@ def test_complete_results_where_nothing_can_be_written(cohort, wanted, tmp_path,
     def full(path):
         raise errors.StoreError(f"{path} cannot be made: Read-only file system")
 
-    monkeypatch.setattr("dasklmm.association.one_writer", full)
+    monkeypatch.setattr("dasklmm.kept_scan.one_writer", full)
     assert cohort.scan(store).drop_attrs().identical(made.drop_attrs())
     assert contents(store) == wanted
     with pytest.raises(errors.StoreError, match="Read-only"):

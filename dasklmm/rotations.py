@@ -1,0 +1,149 @@
+"""Gram matrices and rotations of a scan, as its tasks make them and leave them in records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dasklmm.errors import KinshipError
+from dasklmm.lazy import blocks, budget, run
+from dasklmm.lazy import kinship as lazy_kinship
+from dasklmm.numerics import design, spectrum
+from dasklmm.numerics.genotypes import Gram
+from dasklmm.store import arrays
+from dasklmm.store.records import Memory, Records, damaged
+
+
+def keep_grams(
+    grams: Sequence[Gram], kept: Records | Memory | None, names: Sequence[str]
+) -> Sequence[Gram] | None:
+    """Leave Gram matrices in records; where there are none, hand them on."""
+    if kept is None:
+        return grams
+    for gram, name in zip(grams, names, strict=True):
+        kept.write(name, gram.matrix, n_variants=gram.n_variants)
+    return None
+
+
+def lanes_of(kept: Records | Memory, contigs: int) -> int:
+    """Sums of a contig's blocks side by side; kept, so that a run taken up elsewhere adds in the same order."""
+    found = kept.read("gram/lanes")
+    if found is None:
+        found = np.array([-(-run.parallelism() // contigs)]), {}
+        kept.write("gram/lanes", found[0])
+    return int(found[0][0])
+
+
+def total_name(g: int) -> str:
+    """Record of the sum over all contigs of group g."""
+    return f"gram/total/{g:03d}"
+
+
+def kept_gram(kept: Records | Memory, name: str) -> Gram:
+    """Gram matrix of a record; StoreError where it is gone."""
+    found = kept.read(name)
+    if found is None:
+        raise damaged(kept.path, name)
+    return Gram(found[0], int(found[1]["n_variants"]))
+
+
+def _kept_kinship(kept: Records | Memory, total: str, without: str | None) -> np.ndarray:
+    """Kinship of all contigs, or of all but one."""
+    return lazy_kinship.scaled(kept_gram(kept, total), None if without is None else kept_gram(kept, without))
+
+
+@dataclass(frozen=True, eq=False)
+class Rotation:
+    """Eigenvectors (eigen, sample), and a table (eigen, 1 + phenotype + covariate) of s, PY and PX."""
+
+    p: np.ndarray
+    table: np.ndarray
+    mean_diagonal: float
+    n_variants: int = 0  # that vary, where the leading pairs were found from genotypes
+
+
+def decomposed(k: np.ndarray, y: np.ndarray, x: np.ndarray, rank: int) -> Rotation:
+    """Of a kinship that is given up: its memory serves the eigenvectors."""
+    if design.has_intercept(x):
+        # leaves REML as it is; the plain likelihood of the score test and PVE are then GEMMA's
+        k = spectrum.double_centered(k, overwrite=True)
+    mean_diagonal = spectrum.mean_diagonal(k)
+    with blocks.all_blas_threads() if x.shape[0] >= spectrum.MANY_SAMPLES else blocks.one_blas_thread():
+        pairs = spectrum.eigendecompose(k, rank, overwrite=True)
+    return Rotation(pairs.p, rotated_table(pairs.p, pairs.s, y, x), mean_diagonal)
+
+
+def rotated_table(p: np.ndarray, s: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Table (eigen, 1 + phenotype + covariate) of s, PY and PX."""
+    # Column by column, on one thread: the bits of a product depend on how many columns it has, and on its threads.
+    with blocks.one_blas_thread():
+        return np.column_stack([s, *(p @ np.ascontiguousarray(column) for column in y.T), p @ x])
+
+
+def keep_rotation(kept: Records | Memory, unit: str, rotation: Rotation, dtype: Any) -> None:
+    """Leave P in `dtype` and its table in records."""
+    p = rotation.p.astype(dtype, copy=False)
+    # what is left of a former decomposition goes first: its table must not meet the P of this one
+    kept.drop(f"null/{unit}")
+    if isinstance(kept, Records):
+        kept.drop(f"p/{unit}/rows")
+        kept.write_rows(f"p/{unit}", p, budget.STREAM_BYTES)
+    else:
+        kept.write(f"p/{unit}", p)
+    kept.write(
+        f"null/{unit}",
+        rotation.table,
+        mean_diagonal=rotation.mean_diagonal,
+        n_variants=rotation.n_variants,
+    )
+
+
+def or_why_not(decompose: Callable[..., None], *arguments: Any) -> KinshipError | None:
+    """Decompose; the error of a kinship that cannot be, which ends its own phenotypes alone."""
+    try:
+        decompose(*arguments)
+    except KinshipError as error:
+        return error
+    return None
+
+
+def decompose_kept(
+    kept: Records | Memory,
+    unit: str,
+    total: str,
+    without: str | None,
+    y: np.ndarray,
+    x: np.ndarray,
+    rank: int,
+    dtype: Any,
+) -> None:
+    """Leave the rotation of a unit in records: of all contigs, or of all but the one of `without`."""
+    budget.return_free_memory()
+    budget.check_eigendecomposition(x.shape[0])
+    keep_rotation(kept, unit, decomposed(_kept_kinship(kept, total, without), y, x, rank), dtype)
+    budget.return_free_memory()
+
+
+def has_rotation(kept: Records | Memory, unit: str) -> bool:
+    """Whether P of a unit is there, every block of it undamaged."""
+    if isinstance(kept, Memory):
+        return kept.read(f"p/{unit}") is not None
+    rows = kept.stored_rows(f"p/{unit}")
+    return rows is not None and rows.whole()
+
+
+def operand_of(kept: Records | Memory, unit: str, streamed: bool, together: int) -> Any:
+    """P as the blocks find it: in its records, in memory for threads, or scattered over a cluster."""
+    name = f"p/{unit}"
+    if isinstance(kept, Records):
+        rows = kept.stored_rows(name)
+        if rows is None:
+            raise damaged(kept.path, name)
+        return rows if streamed else arrays.StoredArray(rows, keep=together)
+    found = kept.read(name)
+    assert found is not None  # left by _nulls
+    client = run.active_client()
+    return found[0] if client is None else client.scatter(found[0], broadcast=True, hash=False)
