@@ -348,7 +348,7 @@ def test_verbose(cohort, tmp_path):
     assert "INFO in all: kinship " in once
     assert "DEBUG" not in once
     assert "started" not in once
-    assert "dasklmm.scanning DEBUG test: 1 of 1" in run(*scan, "--out", tmp_path / "b", "-vv").stderr
+    assert "dasklmm.clock DEBUG test: 1 of 1" in run(*scan, "--out", tmp_path / "b", "-vv").stderr
 
 
 def test_verbose_of_a_kinship(cohort, tmp_path):

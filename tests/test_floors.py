@@ -45,6 +45,9 @@ FLOORS = {
         "gateway",
         "datasets",
         "cluster_options",
+        "cli_options",
+        "cli_scan",
+        "cli_results",
         "cli",
     ],
 }
