@@ -52,6 +52,7 @@ _STATUSES = {
     "low_allele_frequency": "left out by the filter: the rarer allele is too rare",
     "high_missingness": "left out by the filter: too many samples have no call",
     "not_finite": "a dosage is infinite, or the products overflowed",
+    "perfect_fit": "the genotype and the covariates explain the phenotype to the last digit",
 }
 _NULL_COLUMNS = {
     "contig": "contig",

@@ -34,6 +34,9 @@ TESTS: tuple[Test, ...] = ("lrt", "wald", "score")
 # 3.5 GB/s of float32 a core at 256 KB, 2.8 at 128 KB; sums are float64 throughout.
 TILE_BYTES = 256 * 1024
 
+# Share of RSS0 below which what is left of y after X and the alternative is rounding of float64 sums.
+NOTHING_LEFT = 1e-12
+
 # Columns of weights come in eights. The bits of a column then do not depend on how many others there are, nor
 # those of a variant on its row (OpenBLAS 0.3.31, float64; fours are enough without AVX-512), so that a phenotype
 # has the same results alone and among a hundred; and a product of three columns takes 1.4 times one of four.
@@ -293,7 +296,10 @@ def alternative_stats(
         u = np.where(status == Status.OK, u, np.nan)
         beta = v / u
         # share of the null's residual sum of squares that the alternative explains, in [0, 1]
-        share = np.minimum(v * beta / null.rss, 1.0)
+        share = v * beta / null.rss
+        perfect = share >= 1.0 - NOTHING_LEFT
+        status[perfect] = Status.PERFECT_FIT
+        beta, share = np.where(perfect, np.nan, (beta, share))
         sigma_sq = null.rss * (1.0 - share) / dof
         standard_error = np.sqrt(sigma_sq / u)
         if null.test == "lrt":

@@ -248,6 +248,8 @@ def orthogonal(data: RotatedData) -> tuple[RotatedData, Callable[[Float], Float]
 
 def check_response(y: Float, x: Float, what: str = "the response") -> None:
     """Raise PhenotypeError where the covariates explain the response to the last digit."""
+    scale = float(np.abs(y).max(initial=0.0)) or 1.0  # whatever its units: 1e200 squared is infinite
+    y = y / scale
     residual = y - x @ np.linalg.lstsq(x, y, rcond=None)[0]
     if np.linalg.norm(residual) <= 1e-12 * np.linalg.norm(y):
         raise PhenotypeError(

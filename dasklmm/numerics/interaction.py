@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from dasklmm.errors import CovariateError, ShapeError
 from dasklmm.numerics.alternatives import (
+    NOTHING_LEFT,
     TILE_BYTES,
     add_plain,
     add_rotated,
@@ -33,8 +34,6 @@ from dasklmm.numerics.scan import TILE_VARIANTS, RowBlocks, rotate, row_blocks, 
 # Share <e, e> of the covariate that may be left after X. It tells a covariate that was left out (a share of
 # order 1) from rounding, which for a column with mean / deviation = 1e5 and an intercept reaches 1e-6.
 OUT_OF_SPAN = 1e-4
-# Share of RSS0 below which what is left of y after X and the variant is rounding of float64 sums.
-NOTHING_LEFT = 1e-12
 
 
 def interaction_block(
@@ -77,7 +76,7 @@ def interaction_block(
         Cost 4 eigen sample flop a variant, twice that of a scan; memory five times TILE_VARIANTS rows
         beside the block. A variant whose product lies in the span of X and the variant (carriers in one
         group of a binary `e` only) is COLLINEAR_WITH_COVARIATES; one that leaves nothing of y, as its
-        copy does, is NOT_FINITE.
+        copy does, is PERFECT_FIT.
 
     Raises
     ------
@@ -211,11 +210,12 @@ def _estimates(
         rss = null.rss - v0**2 / u00
         # what is left is b1 - slope b0: the rounding of either counts, by its length there
         collinear = ~(u > tolerance * (squares[1] + slope**2 * squares[0]))
-        exhausted = ~(rss > NOTHING_LEFT * null.rss) & ~collinear
+        perfect = (rss <= NOTHING_LEFT * null.rss) & ~collinear
         finite = np.isfinite(products.sum(axis=(0, 2)) + squares.sum(axis=0) + cross)
         undecided = status == Status.OK
         status[undecided & collinear] = Status.COLLINEAR_WITH_COVARIATES
-        status[undecided & (exhausted | ~finite)] = Status.NOT_FINITE
+        status[undecided & perfect] = Status.PERFECT_FIT
+        status[undecided & ~finite] = Status.NOT_FINITE
         tested = status == Status.OK
         # in units of what is left of y: one alternative without covariates, whose null has RSS 1
         unit = np.sqrt(np.where(tested, rss, np.nan))

@@ -27,6 +27,7 @@ class Status(IntEnum):
     LOW_ALLELE_COUNT = 7
     LOW_ALLELE_FREQUENCY = 8
     HIGH_MISSINGNESS = 9
+    PERFECT_FIT = 10
 
     @property
     def label(self) -> str:
@@ -243,9 +244,9 @@ class StackedTests:
     tests : tuple of AlternativeTest
         One a phenotype.
     weights : ndarray (eigen, column), direct : ndarray (sample, column) or None
-        Those of the tests, 1 + covariate columns each, and columns of zeros to a multiple of four.
+        Those of the tests, 1 + covariate columns each, and columns of zeros to a multiple of eight.
     square_weights : ndarray (eigen, column), identity : ndarray (column)
-        One column a test, and zeros to a multiple of four.
+        One column a test, and zeros to a multiple of eight.
     """
 
     tests: tuple[AlternativeTest, ...]

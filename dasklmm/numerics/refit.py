@@ -27,7 +27,13 @@ from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
 
 from dasklmm.errors import OptionError
-from dasklmm.numerics.alternatives import alternative_test, check_block, collinearity_tolerance, in_eights
+from dasklmm.numerics.alternatives import (
+    NOTHING_LEFT,
+    alternative_test,
+    check_block,
+    collinearity_tolerance,
+    in_eights,
+)
 from dasklmm.numerics.chebyshev import series as series_of
 from dasklmm.numerics.moments import metric
 from dasklmm.numerics.records import (
@@ -51,8 +57,10 @@ WINDOW_ERRORS, NARROWEST, WIDEST = 5.0, 0.5, 3.0
 TILE_WHOLE = 32
 # Eigenvectors converted to float64 at a time: a tile of them takes 4 MB.
 TILE_EIGEN = 2048
-# Share of RSS0 below which what is left of y after X and the variant is rounding of float64 sums.
-NOTHING_LEFT = 1e-12
+# Share of RSS0, at any node, from which a variant is done over the whole range whatever its window shows: its
+# curve may have a valley between sentinels. Of 78,648 variants of kinships with a few distinct eigenvalues, made
+# for such valleys, three had one that the margin passed over, with shares above 0.6; with this rule none.
+LARGE_SHARE = 0.1
 # Newton steps in log gamma below which the next would be lost in rounding, and their number (halving included).
 NEWTON_STEP, NEWTON_STEPS = 1e-6, 60
 
@@ -293,7 +301,7 @@ def _tile_stats(null: RefitTest, grid: RefitGrid, sums: Float, tolerance: float)
     n, dof, k = null.data.n, null.data.n - null.data.f - 1, grid.n_series
     low, high = float(grid.log_gamma[0]), float(grid.log_gamma[k - 1])
     half, series = 0.5 * (high - low), series_of(k)
-    u, v, share, cancelled, status = _after_covariates(grid, sums, tolerance)
+    u, v, share, lost_digits, status = _after_covariates(grid, sums, tolerance)
     tested = status == Status.OK
 
     # both curves at all nodes (2, node, variant), and the series of their derivatives (k, 2, 2, variant)
@@ -313,9 +321,9 @@ def _tile_stats(null: RefitTest, grid: RefitGrid, sums: Float, tolerance: float)
     weights = np.tensordot(series.values, np.moveaxis(chebyshev.chebvander(x, k - 1), -1, 0), (0, 0))
     lowest = np.einsum("kcv,ckv->cv", weights, curves[:, :k])
 
-    # a series counts where its last terms are as small as the tolerance, or the rounding of u, lets them be
+    # a series counts where its last terms are as small as the tolerance, or the rounding of u and RSS, lets them be
     last = np.abs(slopes[-3:-1, 0]).max(axis=(0, 1))
-    lost = last > n * k / half * (null.tolerance + 4.0 * np.finfo(np.float64).eps * cancelled)
+    lost = last > n * k / half * (null.tolerance + 4.0 * np.finfo(np.float64).eps * lost_digits)
     lost |= (lowest > at_points.min(axis=1) + 1e-6).any(axis=0)
     redo = np.zeros(tested.shape, dtype=bool)
     if all(grid.at_bounds):
@@ -323,7 +331,8 @@ def _tile_stats(null: RefitTest, grid: RefitGrid, sums: Float, tolerance: float)
         tested &= ~lost
     else:
         outside = ((x == -1.0) & ~at_low) | ((x == 1.0) & ~at_high)
-        outside |= curves[:, k:].min(axis=1) < lowest + grid.margin
+        outside |= curves[:, k:].min(axis=1, initial=np.inf) < lowest + grid.margin
+        outside |= share.max(axis=0) > LARGE_SHARE
         redo = (lost | outside.any(axis=0)) & tested
 
     log_gamma = low + half * (x + 1.0)
@@ -343,7 +352,9 @@ def _tile_stats(null: RefitTest, grid: RefitGrid, sums: Float, tolerance: float)
 def _after_covariates(
     grid: RefitGrid, sums: Float, tolerance: float
 ) -> tuple[Float, Float, Float, Float, NDArray[np.int8]]:
-    """u, v, share (node, variant), how far u is below <a, a> at most (variant), and the status.
+    """u, v, share (node, variant), what the subtractions cost at most (variant), and the status.
+
+    They leave u of <a, a> and RSS of RSS0: the sum of the two quotients tells the digits that rounding takes.
 
     A row without a test goes on as one without an effect.
     """
@@ -353,15 +364,16 @@ def _after_covariates(
         share = v * v / (u * grid.rss[:, None])
         left, explained = (u / q).min(axis=0), share.max(axis=0)
         status = np.zeros(left.shape, dtype=np.int8)
-        status[~(explained < 1.0 - NOTHING_LEFT)] = Status.NOT_FINITE
+        status[explained >= 1.0 - NOTHING_LEFT] = Status.PERFECT_FIT
+        status[~np.isfinite(explained)] = Status.NOT_FINITE
         status[left <= tolerance] = Status.COLLINEAR_WITH_COVARIATES
         status[~np.isfinite(left)] = Status.NOT_FINITE
         status[q[0] == 0.0] = Status.CONSTANT
     tested = status == Status.OK
     if not tested.all():
         u, v, share = (np.where(tested, z, other) for z, other in ((u, 1.0), (v, 0.0), (share, 0.0)))
-        left = np.where(tested, left, 1.0)
-    return u, v, share, 1.0 / left, status
+        left, explained = np.where(tested, left, 1.0), np.where(tested, explained, 0.0)
+    return u, v, share, 1.0 / left + 1.0 / (1.0 - explained), status
 
 
 def _lowest(points: Float, values: Float, slopes: Float, half: float) -> Float:

@@ -16,8 +16,8 @@ from dasklmm.numerics.reml import Criterion, evaluate, grid_values, neg_log_like
 CRITERIA: tuple[Criterion, Criterion] = ("reml", "ml")
 # Distance of sentinels in log gamma, at most. With p = d' / d in [0, 1], each of -L'', (log det <[X a], [X a]>)''
 # a column, and (log RSS1)'' is a variance of p or less, at most 1/4, so that both curves bend by n / 4 at most
-# and dip between sentinels by n step^2 / 32. In cohorts of more than 80 samples a dip above the largest margin
-# is left out of account.
+# and dip between sentinels by n step^2 / 32. In cohorts of more than 80 samples that would send every variant to
+# the whole range, so that the margin is less, and variants that explain much go there in any case (refit.py).
 SENTINEL_STEP, LARGEST_MARGIN = 2.0, 10.0
 MOST_NODES = 256
 
@@ -105,5 +105,6 @@ def _nodes(data: RotatedData, ends: tuple[float, float], tolerance: float, other
             return np.asarray(nodes)
     raise OptionError(
         f"bounds from {ends[0]:g} to {ends[1]:g} are too wide for a tolerance of {tolerance:g}: {MOST_NODES} "
-        "values of log gamma are not enough. Narrow bounds=, or raise tolerance=."
+        "values of log gamma are not enough. Scale the kinship so that its mean diagonal is near 1, narrow "
+        "bounds=, or raise tolerance=."
     )

@@ -245,8 +245,11 @@ def untested(
             status[counted.n_called < (1.0 - filters.max_missing) * n * (1.0 - 1e-12)] = (
                 Status.HIGH_MISSINGNESS
             )
-            status[rarer * (1.0 + 1e-12) < filters.min_allele_frequency] = Status.LOW_ALLELE_FREQUENCY
-            status[count < filters.min_allele_count] = Status.LOW_ALLELE_COUNT
+            # alternatives that are no genotypes can have a "frequency" below 0: a filter that is off passes all
+            if filters.min_allele_frequency > 0.0:
+                status[rarer * (1.0 + 1e-12) < filters.min_allele_frequency] = Status.LOW_ALLELE_FREQUENCY
+            if filters.min_allele_count > 0.0:
+                status[count < filters.min_allele_count] = Status.LOW_ALLELE_COUNT
     status[counted.constant] = Status.CONSTANT
     status[counted.not_finite] = Status.NOT_FINITE
     status[counted.all_missing] = Status.ALL_MISSING

@@ -132,13 +132,18 @@ def test_small_effects_do_not_cancel(problem):
     assert got.chi_sq[0] == pytest.approx(want, rel=1e-6)
 
 
-def test_a_perfect_alternative_has_p_zero(problem):
-    """The response itself as alternative: all residual variance explained, p underflows, no warning."""
+def test_a_perfect_alternative_is_said(problem):
+    """The response itself as alternative leaves nothing of it, and a test of what rounding left would be noise."""
     data, p, _ = rotated(problem)
     null = alternatives.alternative_test(data, 0.3)
     got = alternatives.test_block(null, (p @ problem.y)[None])
-    assert got.beta[0] == pytest.approx(1.0)
-    assert got.log_p[0] < -500
+    assert got.status[0] == Status.PERFECT_FIT
+    assert np.isnan([got.beta[0], got.standard_error[0], got.chi_sq[0], got.log_p[0]]).all()
+    a = problem.y + 1e-5 * np.random.default_rng(0).standard_normal(problem.n)
+    near = alternatives.test_block(null, (p @ a)[None])
+    assert near.status[0] == Status.OK
+    assert near.beta[0] == pytest.approx(1.0)
+    assert near.log_p[0] < -500
 
 
 def test_wrong_blocks_are_refused(problem):

@@ -208,7 +208,7 @@ def test_a_dosage_that_overflows_single_precision_is_not_finite(problem):
 def test_a_variant_that_leaves_nothing_of_y_has_no_interaction(problem):
     null, p, _ = null_of(problem)
     got = interaction_block(null, p, problem.y[None], problem.x[:, 1])
-    assert got.status[0] == Status.NOT_FINITE
+    assert got.status[0] == Status.PERFECT_FIT
     assert np.isnan(got.log_p[0])
 
 
