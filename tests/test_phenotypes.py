@@ -5,16 +5,18 @@ from __future__ import annotations
 import io
 import sys
 import threading
+from dataclasses import replace
 
 import dask
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
 import dasklmm
-from dasklmm import errors
+from dasklmm import errors, null_models, scanning
 from dasklmm.lazy import budget
-from dasklmm.numerics import spectrum
+from dasklmm.numerics import alternatives, design, reml, spectrum
 from dasklmm.store.results import open_results
 
 N, M = 110, 260
@@ -297,3 +299,55 @@ def test_bars_end_with_the_run(cohort, tables, monkeypatch):
     with pytest.raises(errors.KinshipError):
         dasklmm.gwas(flat, y[["t0"]], x, progress=True)
     assert screen.getvalue().endswith("\n")
+
+
+def test_one_of_a_group_that_cannot_be_fitted_does_not_end_the_run(cohort, tables, monkeypatch):
+    y, x = tables
+    fit = scanning.fitted_null
+
+    def some(table, t, mean_diagonal, own, options):
+        if own.phenotype == "t3":
+            raise errors.OptimisationError("no optimum")
+        return fit(table, t, mean_diagonal, own, options)
+
+    monkeypatch.setattr(scanning, "fitted_null", some)
+    got = dasklmm.gwas(cohort, y[["t0", "t3"]], x, loco=False)
+    assert set(got["status"].sel(phenotype="t3").values) == {"no_null_model"}
+    assert got.attrs["phenotypes"]["t3"]["null"][0]["error"] == "no optimum"
+    same(dasklmm.phenotype_results(got, "t0"), dasklmm.gwas(cohort, y["t0"], x, loco=False))
+
+
+def test_a_low_rank_model_rotates_in_double_precision(cohort, tables):
+    """Its inner product is a difference of large terms where one eigenvalue is far above the others."""
+    y, x = tables
+    ids = cohort["sample_id"].values
+    rng = np.random.default_rng(4)
+    z = rng.standard_normal((N, 40))
+    spike = rng.standard_normal(N)
+    k = xr.DataArray(
+        z @ z.T / 40 + 1e4 * np.outer(spike, spike) / N,
+        dims=("sample_0", "sample_1"),
+        coords={"sample_id_0": ("sample_0", ids), "sample_id_1": ("sample_1", ids)},
+    )
+    single, double = (
+        dasklmm.gwas(cohort, y["t0"], x, kinship=k, loco=False, rank=20, precision=precision)
+        for precision in ("single", "double")
+    )
+    np.testing.assert_allclose(single["chi_sq"], double["chi_sq"], rtol=1e-9, atol=1e-9)
+
+
+def test_a_score_test_at_the_bound_of_its_own_null_is_flagged():
+    """It is taken at the ML null, which can lie at a bound where the REML null does not."""
+    n = 60
+    data = design.rotated_data(
+        np.random.default_rng(0).standard_normal(n), np.ones((n, 1)), np.linspace(3, 0, n)
+    )
+    fit = reml.fit_null(data, on_boundary="clamp")
+    inside, at_bound = (replace(fit, at_boundary=flag) for flag in (False, True))
+    test = alternatives.alternative_test(data, 0.0, "score")
+
+    def flagged(tested):
+        return null_models.Null(data, inside, inside.beta, tested, tested, 0.5, test).summary()["at_boundary"]
+
+    assert flagged(at_bound)
+    assert not flagged(inside)

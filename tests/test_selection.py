@@ -249,3 +249,39 @@ def test_another_choice_is_another_run(cohort, tables, tmp_path):
         dasklmm.gwas(cohort, y, x, store=store, contigs=["2"])
     with pytest.raises(errors.StoreError, match="min_allele_count"):
         dasklmm.gwas(cohort, y, x, store=store, contigs=["1"], min_allele_count=5)
+
+
+def test_conditioning_takes_means_of_the_analysed_samples(cohort, tables):
+    """Calls of the named variant that are missing are the mean over those who have the phenotype."""
+    y, x = tables
+    y, dosage = y.copy(), cohort["dosage"].values.copy()
+    y.iloc[:15] = np.nan
+    dosage[7, :15], dosage[7, 20:30] = 2, -1
+    ds = cohort.assign(dosage=(("variant", "sample"), dosage))
+    named = str(ds["variant_id"].values[7])
+    got = dasklmm.gwas(ds, y, x, condition=[named], loco=False, precision="double")
+    kept = ds.isel(sample=slice(15, None))
+    g, k = dosages(kept), dasklmm.kinship(kept).values
+    design = np.column_stack([np.ones(N - 15), x.to_numpy()[15:], g[7]])
+    for j in (3, 90, 200):
+        beta, error, _ = dense(y["trait"].to_numpy()[15:], design, k, g[[j]].T)
+        np.testing.assert_allclose(got["beta"].values[j] / error[-1], beta[-1] / error[-1], atol=1e-8)
+
+
+def test_filters_count_calls_and_take_in_their_limits(cohort, tables):
+    """A count is of the called samples; a variant at a limit stays; a filter that is off passes everything."""
+    y, x = tables
+    dosage = cohort["dosage"].values.astype(float)
+    dosage[0] = 0.0
+    dosage[0, :2], dosage[0, 50:] = 2.0, np.nan  # four copies among fifty calls
+    dosage[1] = np.random.default_rng(0).standard_normal(N)  # no genotype
+    dosage[2, :25] = np.nan
+    ds = cohort.assign(dosage=(("variant", "sample"), dosage))
+
+    def status(**filters):
+        return dasklmm.gwas(ds, y, x, loco=False, **filters)["status"].values[:3].tolist()
+
+    assert status(min_allele_count=4, max_missing=0.5)[0] == "ok"
+    assert status(min_allele_count=5)[0] == "low_allele_count"
+    assert status(max_missing=0.49)[0] == "high_missingness"
+    assert status(max_missing=0.25)[1:] == ["ok", "ok"]
