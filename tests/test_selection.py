@@ -274,7 +274,7 @@ def test_filters_count_calls_and_take_in_their_limits(cohort, tables):
     dosage = cohort["dosage"].values.astype(float)
     dosage[0] = 0.0
     dosage[0, :2], dosage[0, 50:] = 2.0, np.nan  # four copies among fifty calls
-    dosage[1] = np.random.default_rng(0).standard_normal(N)  # no genotype
+    dosage[1] = np.random.default_rng(0).standard_normal(N) - 1.0  # no genotype
     dosage[2, :25] = np.nan
     ds = cohort.assign(dosage=(("variant", "sample"), dosage))
 
