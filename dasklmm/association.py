@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from dasklmm.errors import (
     MemoryBudgetError,
     OptionError,
     PhenotypeError,
+    StoreError,
 )
 from dasklmm.kept_scan import run_kept
 from dasklmm.lazy import associate, budget, run
@@ -42,7 +44,7 @@ from dasklmm.scan_options import (
 from dasklmm.scanning import Scan
 from dasklmm.selection import Selection, contig_ranges, selected_variants
 from dasklmm.store import arrays
-from dasklmm.store.places import check_place
+from dasklmm.store.places import check_place, is_local
 from dasklmm.store.records import Memory
 
 logger = logging.getLogger(__name__)
@@ -245,6 +247,7 @@ def prepared(
     ds = schema.with_text(ds)
     store = None if store is None else str(store).removeprefix("file://").rstrip("/")
     if store is not None:
+        _check_apart(store, str(ds.attrs.get("source", "")))
         check_place(store)  # before the genotypes are read for their digest
     selection = selected_variants(ds, variants, contigs, regions)
     condition = [condition] if isinstance(condition, str) else list(condition)
@@ -332,6 +335,15 @@ def prepared(
         resume,
         overwrite,
     )
+
+
+def _check_apart(store: str, source: str) -> None:
+    """Refuse to keep work and results within the genotypes' own store."""
+    inside = source and f"{os.path.abspath(store)}/".startswith(f"{os.path.abspath(source)}/")
+    if inside and is_local(store):
+        raise StoreError(
+            f"{store!r} lies within the genotypes at {source!r}, which a scan must not change. Give another place."
+        )
 
 
 @dataclass(frozen=True, eq=False)

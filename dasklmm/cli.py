@@ -25,7 +25,18 @@ class _Group(click.Group):
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise
-            raise click.ClickException(str(error) or type(error).__name__) from error
+            raise click.ClickException(_said(error)) from error
+
+
+def _said(error: OSError) -> str:
+    """An error of the system, with what to do where a file cannot be written."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+        return str(error) or type(error).__name__
+    place = f"{error.filename!r} cannot be written" if error.filename else "a file cannot be written"
+    return (
+        f"{place}: {error.strerror}. Free space, or give a place that can be written, and run the same command "
+        "again: what is finished is kept."
+    )
 
 
 # An option or choice may be written with _ or -, as Python has the one and shells like the other.

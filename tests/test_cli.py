@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import io
 import json
@@ -578,3 +579,17 @@ def test_field(tmp_path):
         np.testing.assert_allclose(
             zarr.open_group(out, mode="r")["kinship"][...], z.T @ z / 60, rtol=1e-6, atol=1e-7
         )
+
+
+def test_a_table_that_cannot_be_written_is_said_with_what_to_do(monkeypatch, tmp_path):
+    from dasklmm import describe
+
+    def full(path):
+        raise OSError(errno.ENOSPC, "No space left on device", "out/results.tsv.gz.partial")
+
+    monkeypatch.setattr(describe, "describe", full)
+    done = CliRunner().invoke(cli.main, ["info", str(tmp_path)])
+    assert done.exit_code == 1
+    assert (
+        "'out/results.tsv.gz.partial' cannot be written: No space left on device. Free space" in done.output
+    )

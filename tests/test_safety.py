@@ -217,3 +217,27 @@ def test_low_rank_keeps_its_digits_beside_a_large_eigenvalue(cohort):
         dasklmm.gwas(ds, y, kinship=k, loco=False, rank=40, precision=p) for p in ("single", "double")
     )
     assert float(np.abs(single["neg_log10_p_value"] - double["neg_log10_p_value"]).max()) < 1e-4
+
+
+def test_results_within_the_genotypes_are_refused(tmp_path):
+    cohort = dasklmm.simulate(40, 60, n_contigs=2, seed=1)
+    path = tmp_path / "g.zarr"
+    write_genotypes(cohort, path)
+    ds = dasklmm.open_genotypes(path)
+    before = sorted(str(f) for f in path.rglob("*"))
+    for store in (path, path / "results.zarr"):
+        with pytest.raises(errors.StoreError, match="lies within the genotypes"):
+            dasklmm.gwas(ds, cohort["phenotype"].rename("t"), loco=False, store=store)
+    assert sorted(str(f) for f in path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("rank", [10.5, "10", 0, 41])
+def test_a_rank_is_a_whole_number(rank):
+    cohort = dasklmm.simulate(40, 60, n_contigs=2, seed=1)
+    with pytest.raises(errors.RankError, match="whole number from 1 to 40"):
+        dasklmm.eigendecompose(cohort, rank)
+
+
+def test_a_path_is_no_kinship():
+    with pytest.raises(errors.KinshipError, match="open_genotypes"):
+        dasklmm.eigendecompose("k.zarr")

@@ -102,6 +102,12 @@ def eigendecompose(
     else:
         ids = schema.kinship_ids(k) if isinstance(k, xr.DataArray) else None
         k = k.data if isinstance(k, xr.DataArray) else k
+        if isinstance(k, (str, Path)):
+            raise KinshipError(
+                f"the kinship is the path {str(k)!r}; a matrix, or genotypes with a rank, is needed. Give "
+                "dasklmm.kinship(genotypes) or dasklmm.open_genotypes(path); a stored kinship goes to "
+                "gwas(kinship=path)."
+            )
         shape = tuple(np.shape(k))
         if len(shape) != 2 or shape[0] != shape[1]:
             raise KinshipError(f"the kinship has shape {shape}; a square matrix (n, n) is needed.")

@@ -321,7 +321,7 @@ def _tile_stats(null: RefitTest, grid: RefitGrid, sums: Float, tolerance: float)
     weights = np.tensordot(series.values, np.moveaxis(chebyshev.chebvander(x, k - 1), -1, 0), (0, 0))
     lowest = np.einsum("kcv,ckv->cv", weights, curves[:, :k])
 
-    # a series counts where its last terms are as small as the tolerance, or the rounding of u and RSS, lets them be
+    # a series counts where its last terms are as small as the tolerance or rounding (of u, of RSS) lets them be
     last = np.abs(slopes[-3:-1, 0]).max(axis=(0, 1))
     lost = last > n * k / half * (null.tolerance + 4.0 * np.finfo(np.float64).eps * lost_digits)
     lost |= (lowest > at_points.min(axis=1) + 1e-6).any(axis=0)

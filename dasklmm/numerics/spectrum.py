@@ -130,9 +130,9 @@ def _ascending_pairs(k: NDArray[Any]) -> tuple[Float, Float]:
 
 
 def check_rank(rank: int | None, n: int) -> None:
-    """Raise RankError unless `rank` is None or within 1 … n."""
-    if rank is not None and not 1 <= rank <= n:
-        raise RankError(f"rank is {rank} for {n} samples; a whole number from 1 to {n} is needed.")
+    """Raise RankError unless `rank` is None or a whole number within 1 … n."""
+    if rank is not None and not (isinstance(rank, (int, np.integer)) and 1 <= rank <= n):
+        raise RankError(f"rank is {rank!r} for {n} samples; a whole number from 1 to {n} is needed.")
 
 
 def check_condition(max_condition_number: float) -> None:
