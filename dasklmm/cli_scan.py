@@ -256,7 +256,7 @@ def run_scan(
     from dasklmm.describe import findings, strongest
     from dasklmm.formats_out import check_formats
     from dasklmm.kept_scan import unfinished_work
-    from dasklmm.outputs import write_outputs
+    from dasklmm.outputs import check_outputs, write_outputs
     from dasklmm.plots.drawing import import_ahead
 
     start = time.perf_counter()
@@ -265,6 +265,7 @@ def run_scan(
     store = store or str(out / "results.zarr")
     opened = dasklmm.open_genotypes(genotypes, field=field)
     scan = prepared(opened, pheno, covar, store=store, **options)
+    check_outputs(out, scan.cohorts.names if scan.cohorts.several else (), formats)
     if unfinished_work(store) and not options.get("overwrite"):
         click.echo("found the work of an unfinished run", err=True)
     with client_of(cluster, genotypes, store):  # after all that could be wrong with the input
