@@ -109,11 +109,20 @@ def logs() -> bool:
     return logging.getLogger("dasklmm").isEnabledFor(logging.INFO)
 
 
+_IDENTITY = (
+    "variant_contig", "variant_position", "variant_id", "variant_effect_allele", "variant_other_allele",
+)  # fmt: skip
+
+
 def tested_genotypes(ds: Any, results: Any) -> Any:
-    """Genotypes of the variants in the results."""
-    if ds.sizes["variant"] > results.sizes["variant"]:  # chosen ones were tested
-        ds = ds.isel(variant=ds["variant_id"].isin(results["variant_id"].values).values)
-    return ds
+    """Genotypes of the variants in the results: chosen ones, which ids alone do not tell apart."""
+    if ds.sizes["variant"] <= results.sizes["variant"]:
+        return ds
+    import pandas as pd
+
+    known = [name for name in _IDENTITY if name in ds.variables and name in results.variables]
+    here, there = (pd.MultiIndex.from_arrays([of[name].values for name in known]) for of in (ds, results))
+    return ds.isel(variant=here.isin(there))
 
 
 def cohort_options(least_samples: int, least_variants: int) -> Any:

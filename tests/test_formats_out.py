@@ -131,7 +131,9 @@ def test_gwas_ssf(results, tmp_path, case):
     assert table["rsid"][0] == "rs12"
     assert table["rsid"].notna().sum() == 1
     named = table[table["variant_id"].notna()]
-    assert named.index.tolist() == list(range(2, 106))  # not of rs12, of "odd name", and of the contig that is X
+    assert named.index.tolist() == list(
+        range(2, 106)
+    )  # not of rs12, of "odd name", and of the contig that is X
     of = ["chromosome", "base_pair_location", "other_allele", "effect_allele"]
     assert ["_".join(map(str, row)) for row in named[of].values.tolist()] == named["variant_id"].tolist()
     if case == "underflow":

@@ -84,12 +84,13 @@ def test_the_record_is_of_the_results_that_lie_there(cohort, tmp_path):
 
 
 def test_only_the_directory_of_a_run_is_tidied(cohort, tmp_path):
+    other = json.dumps({"options": {}, "results": {}, "versions": {}})
     for name in ("run.json", "report.html", "phenotypes.tsv"):
-        (tmp_path / name).write_text("{}")
+        (tmp_path / name).write_text(other)
     gwas(cohort, tmp_path, *HEIGHT, "--no-plots")
-    assert (tmp_path / "report.html").read_text() == "{}"
+    assert (tmp_path / "report.html").read_text() == other
     gwas(cohort, tmp_path, *WEIGHT, "--no-plots", "--overwrite")
-    assert (tmp_path / "phenotypes.tsv").read_text() == "{}"
+    assert (tmp_path / "phenotypes.tsv").read_text() == other
 
 
 def test_names_of_phenotypes_that_are_names_of_files(cohort, tmp_path):
