@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +13,28 @@ import click
 from click.shell_completion import CompletionItem
 
 
-def made_folder(path: Path) -> None:
-    """Make a directory, or say in one message why it cannot be."""
+@contextmanager
+def made_folder(path: Path) -> Iterator[None]:
+    """Make a directory, or say in one message why it cannot be; one that an error leaves empty is taken away."""
     if re.match(r"[a-z][a-z0-9+.-]+:/", str(path)):
         raise click.ClickException(
             f"--out is a directory of this machine, and {str(path)!r} is a URL. Results are written to one as "
             "--store URL (from Python store=URL), beside an --out for the tables and plots."
         )
+    new = [place for place in (path, *path.parents) if not place.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise click.ClickException(
             f"{str(path)!r} cannot be a directory for what is written: {error.strerror}. Give another --out."
         ) from error
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            for place in new:
+                place.rmdir()
+        raise
 
 
 def complete_paths(context: click.Context, parameter: click.Parameter, typed: str) -> list[CompletionItem]:

@@ -326,6 +326,11 @@ def _ssf_id(name: str, contig: int, place: int, effect: str, other: str) -> str:
     return f"{contig}_{place}_{parts[2]}_{parts[3]}" if {effect, other} == set(parts[2:]) else ""
 
 
+def ssf_metadata_of(path: Path) -> Path:
+    """Where the metadata of a GWAS-SSF file are."""
+    return path.with_name(f"{path.name}-meta.yaml")
+
+
 def _ssf_metadata(results: xr.Dataset, path: Path, genome_assembly: str) -> None:
     import yaml
 
@@ -353,7 +358,7 @@ def _ssf_metadata(results: xr.Dataset, path: Path, genome_assembly: str) -> None
         "is_harmonised": False,
         "is_sorted": True,
     }
-    with whole_file(path.with_name(f"{path.name}-meta.yaml")) as write:
+    with whole_file(ssf_metadata_of(path)) as write:
         write(yaml.safe_dump({k: v for k, v in fields.items() if v is not None}, sort_keys=False))
 
 
