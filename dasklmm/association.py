@@ -280,8 +280,8 @@ def prepared(
         budget.check_gram_matrices(largest, len(ranges) * len(first))
     if truncated and (given is not None or rank is None):
         raise OptionError(
-            "truncated=True finds the leading pairs of a kinship that is computed here: give rank, and one of "
-            f"{', '.join(lazy_kinship.METHODS)} as kinship."
+            "truncated=True (--truncated) finds the leading pairs of a kinship that is computed here: give rank "
+            f"(--rank), and one of {', '.join(lazy_kinship.METHODS)} as kinship (--kinship)."
         )
     if not truncated and not (given and all(isinstance(pairs, xr.Dataset) for pairs in given)):
         budget.check_eigendecomposition(largest)
@@ -377,13 +377,13 @@ class Prepared:
                 "that all workers see, or a URL)."
             )
         logger.info(
-            "%d samples, %d phenotypes in %d groups, %d variants; blocks of at most %d variants; P %.0f MB, %s; "
-            "%d tasks side by side in processes of %.0f MB",
+            "samples %d, phenotypes %d, groups of these %d, variants %d; variants in a block %d at most; "
+            "P %.0f MB, %s; tasks side by side %d, in processes of %.0f MB",
             self.shape.file_samples,
             self.shape.phenotypes,
             self.shape.groups,
             self.rows.shape[0],
-            most,
+            min(most, self.rows.shape[0]),
             self.shape.p_bytes / 1e6,
             "read piece by piece" if streamed else "held by each process",
             run.parallelism(),
@@ -427,6 +427,7 @@ def _watcher(progress: Progress | bool | None) -> Iterator[Progress | None]:
     drawn = bars(None if client is None else page_url(client))
     try:
         yield drawn
+        drawn.complete()
     finally:
         drawn.close()
 

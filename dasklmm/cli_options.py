@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +13,28 @@ import click
 from click.shell_completion import CompletionItem
 
 
-def made_folder(path: Path) -> None:
-    """Make a directory, or say in one message why it cannot be."""
+@contextmanager
+def made_folder(path: Path) -> Iterator[None]:
+    """Make a directory, or say in one message why it cannot be; one that an error leaves empty is taken away."""
     if re.match(r"[a-z][a-z0-9+.-]+:/", str(path)):
         raise click.ClickException(
             f"--out is a directory of this machine, and {str(path)!r} is a URL. Results are written to one as "
             "--store URL (from Python store=URL), beside an --out for the tables and plots."
         )
+    new = [place for place in (path, *path.parents) if not place.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise click.ClickException(
             f"{str(path)!r} cannot be a directory for what is written: {error.strerror}. Give another --out."
         ) from error
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            for place in new:
+                place.rmdir()
+        raise
 
 
 def complete_paths(context: click.Context, parameter: click.Parameter, typed: str) -> list[CompletionItem]:
@@ -109,11 +120,20 @@ def logs() -> bool:
     return logging.getLogger("dasklmm").isEnabledFor(logging.INFO)
 
 
+_IDENTITY = (
+    "variant_contig", "variant_position", "variant_id", "variant_effect_allele", "variant_other_allele",
+)  # fmt: skip
+
+
 def tested_genotypes(ds: Any, results: Any) -> Any:
-    """Genotypes of the variants in the results."""
-    if ds.sizes["variant"] > results.sizes["variant"]:  # chosen ones were tested
-        ds = ds.isel(variant=ds["variant_id"].isin(results["variant_id"].values).values)
-    return ds
+    """Genotypes of the variants in the results: chosen ones, which ids alone do not tell apart."""
+    if ds.sizes["variant"] <= results.sizes["variant"]:
+        return ds
+    import pandas as pd
+
+    known = [name for name in _IDENTITY if name in ds.variables and name in results.variables]
+    here, there = (pd.MultiIndex.from_arrays([of[name].values for name in known]) for of in (ds, results))
+    return ds.isel(variant=here.isin(there))
 
 
 def cohort_options(least_samples: int, least_variants: int) -> Any:

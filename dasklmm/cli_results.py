@@ -11,7 +11,7 @@ import click
 from dasklmm.cli_options import complete_paths, format_option, made_folder, results_options, tested_genotypes
 
 
-@click.command()
+@click.command(short_help="Draw plots of results.")
 @results_options
 @click.option(
     "--region",
@@ -23,9 +23,7 @@ from dasklmm.cli_options import complete_paths, format_option, made_folder, resu
 @click.option(
     "--window",
     type=click.IntRange(min=1),
-    default=500_000,
-    show_default=True,
-    help="Base pairs on either side of --region's variant.",
+    help="Base pairs on either side of --region's variant.  [default: 500000]",
 )
 @click.option(
     "--genotypes",
@@ -38,7 +36,7 @@ def plot(
     out: Path | None,
     pheno_col: tuple[str, ...],
     leads: tuple[str, ...],
-    window: int,
+    window: int | None,
     genotypes: str | None,
 ) -> None:
     """Draw manhattan.png and qq.png from RESULTS (a results.zarr, or a run's directory).
@@ -49,18 +47,27 @@ def plot(
     Example:
     dasklmm plot height --region top --genotypes cohort.bed
     """
-    if genotypes is not None and not leads:
-        raise click.UsageError("--genotypes is for --region: give --region ID, or --region top.")
+    for option, given in (("--genotypes", genotypes), ("--window", window)):
+        if given is not None and not leads:
+            raise click.UsageError(f"{option} is for --region: give --region ID, or --region top.")
     import dasklmm
     from dasklmm.plots import save_plots, save_region
+    from dasklmm.plots.region import check_region
 
     opened = None if genotypes is None else dasklmm.open_genotypes(genotypes)
+    centres = [None if lead == "top" else lead for lead in leads]
+    chosen = []
     for folder, one in _each_phenotype(results, out, pheno_col):
-        save_plots(one, folder)
-        click.echo(f"{folder / 'manhattan.png'}\n{folder / 'qq.png'}")
         ds = None if opened is None else tested_genotypes(opened, one)
-        for lead in leads:
-            click.echo(save_region(one, folder, ds, lead=None if lead == "top" else lead, window=window))
+        for lead in centres:
+            check_region(one, ds, lead)  # before anything is drawn
+        chosen.append((folder, one, ds))
+    for folder, one, ds in chosen:
+        with made_folder(folder):
+            save_plots(one, folder)
+            click.echo(f"{folder / 'manhattan.png'}\n{folder / 'qq.png'}")
+            for lead in centres:
+                click.echo(save_region(one, folder, ds, lead=lead, window=window or 500_000))
 
 
 def _each_phenotype(
@@ -84,16 +91,14 @@ def _each_phenotype(
         if "error" in one.attrs:
             click.echo(f"{one.attrs['phenotype']}: {one.attrs['error']}")
             continue
-        made_folder(place)
         yield place, one
 
 
-@click.command()
+@click.command(short_help="Write results in other programs' formats.")
 @format_option("Repeatable.", required=True)
 @results_options
 @click.option(
     "--genome-assembly",
-    default="unknown",
     metavar="NAME",
     help="For the metadata of ssf, as GRCh38.  [default: unknown]",
 )
@@ -102,7 +107,7 @@ def export(
     formats: tuple[str, ...],
     out: Path | None,
     pheno_col: tuple[str, ...],
-    genome_assembly: str,
+    genome_assembly: str | None,
 ) -> None:
     """Write RESULTS (a results.zarr, or a run's directory) in other programs' formats.
 
@@ -112,17 +117,24 @@ def export(
     Example:
     dasklmm export height --format ssf --genome-assembly GRCh38
     """
-    from dasklmm.formats_out import check_formats, write_format
+    if genome_assembly is not None and "ssf" not in formats:
+        raise click.UsageError("--genome-assembly is for --format ssf, whose metadata hold it.")
+    from dasklmm.formats_out import check_formats, ssf_metadata_of, write_format
+    from dasklmm.wording import counted
 
     check_formats(formats)
     for folder, one in _each_phenotype(results, out, pheno_col):
-        for name in dict.fromkeys(formats):
-            written, left_out = write_format(one, name, folder, genome_assembly=genome_assembly)
-            note = f" ({left_out:,} variants have no row in this format)" if left_out else ""
-            click.echo(f"{written}{note}")
+        with made_folder(folder):
+            for name in dict.fromkeys(formats):
+                assembly = genome_assembly or "unknown"
+                written, left_out = write_format(one, name, folder, genome_assembly=assembly)
+                note = f" ({counted(left_out, 'variant')} without a row in this format)" if left_out else ""
+                click.echo(f"{written}{note}")
+                if name == "ssf":
+                    click.echo(ssf_metadata_of(written))
 
 
-@click.command()
+@click.command(short_help="Convert VCF files to a VCF-Zarr.")
 @click.argument("vcf", nargs=-1, required=True, shell_complete=complete_paths)
 @click.argument("out", shell_complete=complete_paths)
 @click.option("--workers", default=0, type=click.IntRange(min=0), help="Processes beside this one.")
@@ -145,7 +157,7 @@ def convert(vcf: tuple[str, ...], out: str, workers: int, overwrite: bool, quiet
     click.echo(f"{ds.sizes['sample']:,} samples, {ds.sizes['variant']:,} variants: {out}")
 
 
-@click.command()
+@click.command(short_help="Describe genotypes, results, tables, kinships.")
 @click.argument("path", required=False, shell_complete=complete_paths)
 def info(path: str | None) -> None:
     """Describe PATH (genotypes, a table, a kinship, results, a directory of a run or cohort), or the versions."""

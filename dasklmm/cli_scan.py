@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +28,7 @@ from dasklmm.cli_options import (
 from dasklmm.cluster_options import Cluster, client_of, cluster_options
 
 
-@click.command()
+@click.command(short_help="Scan genotypes for phenotypes.")
 @click.argument("genotypes", shell_complete=complete_paths)
 @click.option(
     "--pheno",
@@ -205,6 +208,7 @@ def gwas(
         raise click.ClickException(
             f"there are no genotypes at {genotypes!r}, nor at {genotypes + '.bed'!r} or {genotypes + '.pgen'!r}."
         )
+    found = pheno is None
     if pheno is None:
         fam = Path(re.sub(r"\.(bed|pgen|bgen)$", "", genotypes) + ".fam")
         if not fam.is_file():
@@ -213,25 +217,39 @@ def gwas(
     cluster.check()
     from dasklmm.readers.tables import read_ids
 
-    made_folder(out)
-    store = store or str(out / "results.zarr")
-    run_scan(
-        genotypes,
-        pheno,
-        covar,
-        out,
-        cluster=cluster,
-        store=store,
-        quiet=quiet,
-        command=["dasklmm", *cluster.shown(sys.argv[1:])],
-        phenotype=pheno_col[0] if len(pheno_col) == 1 else (list(pheno_col) or None),
-        variance_ratio=variance_ratio.replace("-", "_"),
-        samples=None if samples is None else read_ids(samples),
-        variants=None if variants is None else read_ids(variants),
-        contigs=contigs or None,
-        regions=regions or None,
-        **options,
-    )
+    with made_folder(out), _source_told(pheno if found else None):
+        run_scan(
+            genotypes,
+            pheno,
+            covar,
+            out,
+            cluster=cluster,
+            store=store,
+            quiet=quiet,
+            command=["dasklmm", *cluster.shown(sys.argv[1:])],
+            phenotype=pheno_col[0] if len(pheno_col) == 1 else (list(pheno_col) or None),
+            variance_ratio=variance_ratio.replace("-", "_"),
+            samples=None if samples is None else read_ids(samples),
+            variants=None if variants is None else read_ids(variants),
+            contigs=contigs or None,
+            regions=regions or None,
+            **options,
+        )
+
+
+@contextmanager
+def _source_told(fam: str | None) -> Iterator[None]:
+    """Say of an error about a phenotype that it was read from the .fam beside the genotypes, where it was."""
+    from dasklmm.errors import PhenotypeError
+
+    try:
+        yield
+    except PhenotypeError as error:
+        if fam is None:
+            raise
+        raise click.ClickException(
+            f"{error} It is that of {fam!r}, which is read where no --pheno is given: give --pheno FILE."
+        ) from error
 
 
 def run_scan(
@@ -253,22 +271,24 @@ def run_scan(
     """Scan, write the files of a run, and say in a few lines what was found and where it is."""
     import dasklmm
     from dasklmm.association import prepared
-    from dasklmm.describe import findings, strongest
+    from dasklmm.describe import each_phenotype, findings, significant, strongest
     from dasklmm.formats_out import check_formats
     from dasklmm.kept_scan import unfinished_work
-    from dasklmm.outputs import write_outputs
+    from dasklmm.outputs import check_outputs, write_outputs
     from dasklmm.plots.drawing import import_ahead
 
     start = time.perf_counter()
     check_formats(formats)  # before any work
-    made_folder(out)
     store = store or str(out / "results.zarr")
     opened = dasklmm.open_genotypes(genotypes, field=field)
     scan = prepared(opened, pheno, covar, store=store, **options)
+    check_outputs(out, scan.cohorts.names if scan.cohorts.several else (), formats)
     if unfinished_work(store) and not options.get("overwrite"):
         click.echo("found the work of an unfinished run", err=True)
     with client_of(cluster, genotypes, store):  # after all that could be wrong with the input
-        if drawn:
+        if drawn and importlib.util.find_spec("matplotlib") is None:
+            click.echo("no plots: matplotlib is not installed (pip install 'dasklmm[plot]')", err=True)
+        elif drawn:
             import_ahead()
         results = _scanned(scan, quiet)
         if "created" not in results.attrs:
@@ -287,22 +307,15 @@ def run_scan(
             drawn=drawn,
         )
     if "phenotypes" in results.attrs:
-        for name in results.attrs["phenotype"]:
-            one = dasklmm.phenotype_results(results, name)
-            if "error" in one.attrs:
-                click.echo(f"{name}: {one.attrs['error']}")
-            else:
-                counts = one.attrs["counts"]
-                click.echo(
-                    f"{name}: {counts['samples_used']:,} samples, {counts.get('status_ok', 0):,} variants tested, "
-                    f"lambda_GC {one.attrs['lambda_gc']:.3f}"
-                )
+        lines = each_phenotype(results)
     else:
-        for line in (*findings(results.attrs), *strongest(results)):
-            click.echo(line)
+        lines = (*findings(results.attrs), significant(results), *strongest(results))
+    for line in lines:
+        click.echo(line)
     click.echo(f"{time.perf_counter() - start:.1f} s; results in {out}:")
+    width = max(map(len, written))
     for name, path in written.items():
-        click.echo(f"  {name:<10} {path}")
+        click.echo(f"  {name:<{width}} {path}")
 
 
 def _scanned(scan: Any, quiet: bool) -> Any:
@@ -319,7 +332,7 @@ def _scanned(scan: Any, quiet: bool) -> Any:
         progress.close()
 
 
-@click.command()
+@click.command(short_help="Simulate a cohort.")
 @cohort_options(10, 22)
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Directory of the cohort."
@@ -330,9 +343,9 @@ def simulate(samples: int, variants: int, seed: int, out: Path, overwrite: bool)
     from dasklmm.datasets import DEMONSTRATION, write_cohort
     from dasklmm.datasets import simulate as simulate_cohort
 
-    made_folder(out)
-    cohort = simulate_cohort(samples, variants, seed=seed, **DEMONSTRATION)
-    paths = write_cohort(cohort, out, overwrite=overwrite)
+    with made_folder(out):
+        cohort = simulate_cohort(samples, variants, seed=seed, **DEMONSTRATION)
+        paths = write_cohort(cohort, out, overwrite=overwrite)
     for name, path in paths.items():
         click.echo(f"{name:<11} {path}")
     command = ["dasklmm", "gwas", paths["genotypes"], "--pheno", paths["phenotypes"]]
@@ -340,7 +353,7 @@ def simulate(samples: int, variants: int, seed: int, out: Path, overwrite: bool)
     click.echo(f"scan it with: {shlex.join(map(str, command))}")
 
 
-@click.command()
+@click.command(short_help="Simulate a cohort and scan it.")
 @click.option(
     "--out",
     default=Path("dasklmm-demo"),
@@ -362,22 +375,22 @@ def demo(out: Path, samples: int, variants: int, seed: int, workers: int) -> Non
     from dasklmm.datasets import DEMONSTRATION, write_cohort
     from dasklmm.datasets import simulate as simulate_cohort
 
-    made_folder(out)
-    click.echo(f"simulating {samples:,} samples x {variants:,} variants")
-    cohort = simulate_cohort(samples, variants, seed=seed, **DEMONSTRATION)
-    paths = write_cohort(cohort, out / "cohort", overwrite=True)
-    run_scan(
-        str(paths["genotypes"]),
-        str(paths["phenotypes"]),
-        str(paths["covariates"]),
-        out,
-        cluster=Cluster(workers=workers),
-        overwrite=True,
-    )
+    with made_folder(out):
+        click.echo(f"simulating {samples:,} samples x {variants:,} variants")
+        cohort = simulate_cohort(samples, variants, seed=seed, **DEMONSTRATION)
+        paths = write_cohort(cohort, out / "cohort", overwrite=True)
+        run_scan(
+            str(paths["genotypes"]),
+            str(paths["phenotypes"]),
+            str(paths["covariates"]),
+            out,
+            cluster=Cluster(workers=workers),
+            overwrite=True,
+        )
     click.echo(f"open {out / 'report.html'} in a browser")
 
 
-@click.command()
+@click.command(short_help="Compute a kinship, or its leading eigenpairs.")
 @click.argument("genotypes", shell_complete=complete_paths)
 @click.option(
     "--method",

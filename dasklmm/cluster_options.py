@@ -39,15 +39,16 @@ class Cluster:
     gateway: str | None = None
     adapt: tuple[int, int] | None = None
     gateway_option: tuple[str, ...] = ()
-    worker_timeout: float = 600.0
+    worker_timeout: float | None = None
 
     def check(self) -> None:
         """Refuse options that contradict each other."""
         if self.scheduler is not None and (self.workers is not None or self.gateway is not None):
             other = "--workers" if self.workers is not None else "--gateway"
             raise click.UsageError(f"give {other} or --scheduler, not both.")
-        if self.gateway is None and (self.adapt is not None or self.gateway_option):
-            raise click.UsageError("--adapt and --gateway-option are for --gateway.")
+        of_gateway = (self.adapt, self.gateway_option or None, self.worker_timeout)
+        if self.gateway is None and any(value is not None for value in of_gateway):
+            raise click.UsageError("--adapt, --gateway-option and --worker-timeout are for --gateway.")
         if self.gateway is not None and (self.workers is None) == (self.adapt is None):
             raise click.UsageError("give --workers N or --adapt MIN:MAX with --gateway, one of the two.")
         self.options()
@@ -80,10 +81,8 @@ def cluster_options(function: Any) -> Any:
         click.option(
             "--worker-timeout",
             type=click.FloatRange(min=0, min_open=True),
-            default=600.0,
-            show_default=True,
             metavar="SECONDS",
-            help="How long to wait for the workers of a gateway.",
+            help="How long to wait for the workers of a gateway.  [default: 600]",
         ),
         click.option(
             "--gateway-option",
@@ -126,7 +125,7 @@ def client_of(cluster: Cluster, read: str | None = None, write: str | None = Non
                     n_workers=cluster.workers,
                     adapt=cluster.adapt,
                     options=cluster.options(),
-                    timeout=cluster.worker_timeout,
+                    timeout=cluster.worker_timeout or 600.0,
                     tell=lambda line: click.echo(line, err=True),
                 )
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,18 @@ import xarray as xr
 import dasklmm
 from dasklmm import schema
 from dasklmm.errors import KinshipError, StoreError
-from dasklmm.export import top_hits
+from dasklmm.export import GENOME_WIDE, top_hits
 from dasklmm.numerics import html
+from dasklmm.readers.genotypes import FILES
+from dasklmm.readers.netcdf import SUFFIXES
 from dasklmm.store.arrays import open_kinship_or_spectrum
 from dasklmm.store.results import open_results
 from dasklmm.versions import versions
-from dasklmm.wording import listed, notes
+from dasklmm.wording import count_name, counted, listed, notes
 
+# A .fam or .psam is told as the table of samples that it is.
+_GENOTYPES = tuple(end for end in (*FILES, *SUFFIXES) if end not in (".fam", ".psam"))
+_THRESHOLD = f"p < {GENOME_WIDE:.0e}".replace("e-0", "e-")
 # Of so many independent variants the standard error of lambda_GC, 2.3 / sqrt(count), is 0.07.
 FEW_VARIANTS = 1_000
 
@@ -40,7 +46,7 @@ def describe(path: str | None) -> Iterator[str]:
             continue
         yield from told(found)
         return
-    if Path(path).is_file() and Path(path).suffix not in (".bed", ".vcf", ".bgen"):
+    if Path(path).is_file() and not path.lower().endswith(_GENOTYPES):
         table = dasklmm.read_table(path)
         yield f"table of {len(table):,} samples"
         for name in table.columns:
@@ -64,7 +70,7 @@ class Summary:
         rows = {}
         for line in rest:
             text = line.strip()
-            if text[0].isdigit():  # how many were analysed, as a sentence
+            if ": " not in text and text[0].isdigit():  # how many were analysed, as a sentence
                 rows["analysed"] = text
                 continue
             for part in [text] if ": " in text else text.split(", "):
@@ -74,7 +80,7 @@ class Summary:
 
 
 def summary(results: xr.Dataset) -> Summary:
-    """What results hold, in a few lines that a notebook shows as a table. Eager, from attributes alone.
+    """What results hold, in a few lines that a notebook shows as a table. Eager.
 
     Parameters
     ----------
@@ -104,18 +110,46 @@ def _results(results: xr.Dataset) -> Iterator[str]:
         yield f"results of {results.sizes['phenotype']:,} phenotypes: {results.sizes['variant']:,} variants"
         yield "  " + ", ".join(f"{k} {attrs[k]}" for k in ("test", "kinship", "loco", "precision"))
         yield from (f"  {name}: {note}" for name, note in notes(attrs))
-        for name, each in attrs["phenotypes"].items():
-            if "error" in each:
-                yield f"  {name}: {each['error']}"
-            else:
-                yield f"  {name}: {each['n']:,} samples, lambda_GC {each['lambda_gc']:.3f}"
+        yield from (f"  {line}" for line in each_phenotype(results))
         return
     yield f"results of {attrs['phenotype']}: {results.sizes['variant']:,} variants, {attrs['n']:,} samples"
     yield "  " + ", ".join(f"{k} {attrs[k]}" for k in ("test", "kinship", "loco", "precision"))
     yield f"  made by: dasklmm {attrs['dasklmm_version']}"
     yield from (f"  {line}" for line in findings(attrs))
+    yield f"  {significant(results)}"
+    for line in strongest(results, n=1):
+        yield f"  strongest: {line.strip()}"
     for name, count in attrs["counts"].items():
-        yield f"  {name}: {count:,}"
+        yield f"  {count_name(name)}: {count:,}"
+
+
+def each_phenotype(results: xr.Dataset) -> Iterator[str]:
+    """A line for each of several phenotypes: what was found, or why it was not analysed."""
+    values = results["neg_log10_p_value"]
+    for name, each in results.attrs["phenotypes"].items():
+        if "error" in each:
+            yield f"{name}: {each['error']}"
+            continue
+        h = [null["h_sq"] for null in each["null"] if "h_sq" in null]
+        yield (
+            f"{name}: {counted(each['n'], 'sample')}, {_h_sq(h)}, lambda_GC {each['lambda_gc']:.3f}, "
+            f"{counted(_beyond(values.sel(phenotype=name).values), 'variant')} of {_THRESHOLD}"
+        )
+
+
+def significant(results: xr.Dataset) -> str:
+    """How many variants are significant in a whole genome."""
+    return f"{_THRESHOLD}: {counted(_beyond(results['neg_log10_p_value'].values), 'variant')}"
+
+
+def _beyond(neg_log10_p_value: np.ndarray) -> int:
+    return int(np.count_nonzero(neg_log10_p_value > -math.log10(GENOME_WIDE)))
+
+
+def _h_sq(h: list[float]) -> str:
+    if not h:
+        return "h_sq unknown"
+    return f"h_sq {h[0]:.4f}" if len(h) == 1 else f"h_sq {min(h):.4f} to {max(h):.4f}"
 
 
 def findings(attrs: Mapping[str, Any]) -> Iterator[str]:
@@ -130,9 +164,9 @@ def findings(attrs: Mapping[str, Any]) -> Iterator[str]:
         yield f"{name}: {note}"
     h = [null["h_sq"] for null in nulls]
     if len(nulls) == 1:
-        yield f"h_sq {h[0]:.4f}, standard error {nulls[0]['h_sq_standard_error']:.4f}"
+        yield f"{_h_sq(h)}, standard error {nulls[0]['h_sq_standard_error']:.4f}"
     else:
-        yield f"h_sq {min(h):.4f} to {max(h):.4f} over {len(h)} contigs left out in turn"
+        yield f"{_h_sq(h)} over {len(h)} contigs left out in turn"
     bound = [null["contig"] for null in nulls if null["at_boundary"]]
     if bound and len(nulls) > 1:
         yield f"variance ratio at a bound (contig left out: {', '.join(bound)})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import math
 import os
 import re
@@ -324,12 +325,25 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+# Bytes of a directory's name: file systems take 255, and files that are named so have more around it.
+_MOST_BYTES = 200
+# Names that begin so are of files of the run itself, beside the directories.
+_RESERVED = ("results.", "run.json", "phenotypes.tsv")
+
+
 def directories(names: list[str]) -> list[str]:
     """A directory's name for each phenotype: its own where the file system takes it, and no two alike."""
     places: list[str] = []
+    taken: set[str] = set()
     for name in names:
         place = re.sub(r"[^\w.+-]", "_", name).strip(".") or "phenotype"
-        while place.lower() in (other.lower() for other in (*places, "results.zarr")):
+        if place.lower().startswith(_RESERVED):
+            place = f"_{place}"
+        if len(place.encode()) > _MOST_BYTES:
+            digest = hashlib.sha256(name.encode()).hexdigest()[:12]  # names may differ in their ends alone
+            place = f"{place.encode()[:_MOST_BYTES].decode(errors='ignore')}_{digest}"
+        while place.lower() in taken:
             place += "_"
+        taken.add(place.lower())
         places.append(place)
     return places

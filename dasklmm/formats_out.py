@@ -39,8 +39,15 @@ FORMATS = {
     "ssf": "results.ssf.tsv.gz",
     "parquet": "results.parquet",
 }
-# GWAS-SSF's numbers of the contigs that have names.
-_SSF_CONTIGS = {**{str(k): k for k in range(1, 26)}, "X": 23, "Y": 24, "M": 25, "MT": 25}
+# GWAS-SSF's numbers by name, and by PLINK's numbers, which go on with 25 for the pseudo-autosomal X and 26 for MT.
+_SSF_CONTIGS = {
+    **{str(k): k for k in range(1, 25)},
+    **dict.fromkeys(("X", "XY", "PAR", "PAR1", "PAR2", "25"), 23),
+    "Y": 24,
+    **dict.fromkeys(("M", "MT", "26"), 25),
+}
+# Bases of the human mitochondrial genome.
+_MT_LENGTH = 16_569
 _FLOAT = "%.10g"
 
 
@@ -72,7 +79,7 @@ def write_format(
     -------
     path : Path
         results.tsv.gz, results.assoc.txt, results.regenie, results.ssf.tsv.gz (its metadata beside it, as
-        results.ssf.tsv.gz-meta.yaml) or the directory results.parquet.
+        results.ssf.tsv.gz-meta.yaml) or the directory results.parquet, which replaces one of this function only.
     left_out : int
         Variants that the format has no row for.
 
@@ -83,7 +90,7 @@ def write_format(
     MissingExtraError
         "parquet" without pyarrow.
     StoreError
-        "ssf" where no variant can be a row.
+        "ssf" where no variant can be a row; "parquet" where something else lies at results.parquet.
 
     Notes
     -----
@@ -98,9 +105,12 @@ def write_format(
     regenie: CHROM GENPOS ID ALLELE0 ALLELE1 A1FREQ N TEST BETA SE CHISQ LOG10P EXTRA, by blanks. Variants without
     a test are NA, with TEST_FAIL in EXTRA. TEST is ADD; of an interaction ADD-INT_SNPx and the covariate's name.
 
-    ssf: GWAS-SSF 1.0. Contigs are 1 to 25 (X 23, Y 24, MT 25). Left out are variants without a test, of other
-    contigs, of unknown position, or with alleles other than A, C, G and T, which the format has no row for.
-    Where a p-value is below 1e-300, the column is neg_log_10_p_value. What else results hold (beta_main of an
+    ssf: GWAS-SSF 1.0. Contigs are 1 to 25 (X and its pseudo-autosomal regions 23, Y 24, MT 25). Numbers are read
+    as PLINK's, where 25 is the pseudo-autosomal X and 26 MT; a variant of "25" within the length of MT may be
+    either's, and is left out. Left out are also variants without a test, of other contigs, of unknown position, or
+    with alleles other than A, C, G and T, which the format has no row for. Where a p-value is below 1e-300, the
+    column is neg_log_10_p_value. rsid is an id that begins with rs and its number; variant_id is one that names
+    the contig, the position and both alleles, with ``_`` between. What else results hold (beta_main of an
     interaction) follows n.
 
     parquet: every variable and coordinate by its own name, partitioned by variant_contig; NaN is null. The
@@ -129,11 +139,33 @@ def write_format(
 def _pyarrow() -> Any:
     try:
         import pyarrow.dataset
+        import pyarrow.parquet
     except ImportError as error:
         raise MissingExtraError(
             "Parquet is written by pyarrow, which is not installed: pip install 'dasklmm[parquet]'"
         ) from error
     return pyarrow
+
+
+def check_parquet(path: Path) -> None:
+    """Raise StoreError where something lies at a path that is no Parquet of results: it would be replaced."""
+    if path.is_symlink() or (path.exists() and not is_our_parquet(path)):
+        raise StoreError(
+            f"{str(path)!r} is there, and is not what this program wrote. Move it away, or give another directory."
+        )
+
+
+def is_our_parquet(path: Path) -> bool:
+    """Whether a directory holds Parquet files of results, and nothing else."""
+    files = [p for p in path.rglob("*") if not p.is_dir()]
+    parts = [*path.glob("part-*.parquet"), *path.glob("variant_contig=*/part-*.parquet")]
+    if not parts or set(parts) != set(files):
+        return False
+    pa = _pyarrow()
+    try:
+        return b"dasklmm" in (pa.parquet.read_schema(parts[0]).metadata or {})
+    except (OSError, pa.ArrowInvalid):
+        return False
 
 
 def _table(path: Path, columns: dict[str, Any], rows: np.ndarray, sep: str, missing: str) -> None:
@@ -226,11 +258,7 @@ def _regenie(results: xr.Dataset, path: Path) -> int:
 
 def _ssf(results: xr.Dataset, path: Path, genome_assembly: str) -> int:
     log_p, place = floats(results, "neg_log10_p_value"), positions(results)
-    names = contigs(results)
-    codes = {
-        c: _SSF_CONTIGS.get(re.sub("^chr", "", c, flags=re.IGNORECASE).upper(), 0) for c in np.unique(names)
-    }
-    contig = np.array([codes[c] for c in names.tolist()], dtype=np.int64)
+    contig = _ssf_contigs(contigs(results), place)
     effect, other = _given(results, "variant_effect_allele"), _given(results, "variant_other_allele")
     plain = re.compile("[ACGTacgt]+")
     base = {a: bool(plain.fullmatch(a)) for a in np.unique(np.concatenate([effect, other])).tolist()}
@@ -247,9 +275,8 @@ def _ssf(results: xr.Dataset, path: Path, genome_assembly: str) -> int:
             "and alleles of A, C, G and T."
         )
     rows = rows[np.lexsort((place[rows], contig[rows]))]
-    ids = _given(results, "variant_id")
-    rs = np.array([bool(re.fullmatch("rs[0-9]+", v)) for v in ids.tolist()])
-    allowed = np.array([bool(re.fullmatch("[A-Za-z0-9_]+", v)) for v in ids.tolist()])
+    ids = _given(results, "variant_id").tolist()
+    rs = [re.match("rs[0-9]+(?![A-Za-z0-9])", v) for v in ids]
     beyond = bool((log_p[rows] > UNDERFLOW).any())
     columns: dict[str, Any] = {
         "chromosome": contig,
@@ -260,8 +287,11 @@ def _ssf(results: xr.Dataset, path: Path, genome_assembly: str) -> int:
         "standard_error": floats(results, "standard_error"),
         "effect_allele_frequency": floats(results, "effect_allele_frequency"),
         **({"neg_log_10_p_value": log_p} if beyond else {"p_value": floats(results, "p_value")}),
-        "variant_id": np.where(allowed & ~rs, ids, ""),
-        "rsid": np.where(rs, ids, ""),
+        "variant_id": np.array(
+            list(map(_ssf_id, ids, contig.tolist(), place.tolist(), effect.tolist(), other.tolist())),
+            dtype=str,
+        ),
+        "rsid": np.array([m[0] if m else "" for m in rs], dtype=str),
         "n": _whole_numbers(floats(results, "n")),
     }
     done = {*columns, "status", "neg_log10_p_value", "p_value"}
@@ -273,6 +303,32 @@ def _ssf(results: xr.Dataset, path: Path, genome_assembly: str) -> int:
     _table(path, columns, rows, "\t", "#NA")
     _ssf_metadata(results, path, genome_assembly)
     return log_p.size - rows.size
+
+
+def _ssf_contigs(names: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """GWAS-SSF's numbers of contigs (variant); 0 where it has none, or where it cannot be told."""
+    codes = {c: _SSF_CONTIGS.get(_bare(c), 0) for c in np.unique(names).tolist()}
+    out = np.array([codes[c] for c in names.tolist()], dtype=np.int64)
+    # PLINK's 25 is X, GWAS-SSF's own is MT
+    either = np.isin(names, [c for c in codes if _bare(c) == "25"]) & (place <= _MT_LENGTH)
+    return np.where(either, 0, out)
+
+
+def _bare(contig: str) -> str:
+    return re.sub("^CHR", "", contig.upper()).lstrip("0")
+
+
+def _ssf_id(name: str, contig: int, place: int, effect: str, other: str) -> str:
+    """contig_position_allele_allele, where an id names these; its order of the alleles is kept."""
+    parts = re.split("[:_]", name)
+    if len(parts) != 4 or _SSF_CONTIGS.get(_bare(parts[0])) != contig or parts[1] != str(place):
+        return ""
+    return f"{contig}_{place}_{parts[2]}_{parts[3]}" if {effect, other} == set(parts[2:]) else ""
+
+
+def ssf_metadata_of(path: Path) -> Path:
+    """Where the metadata of a GWAS-SSF file are."""
+    return path.with_name(f"{path.name}-meta.yaml")
 
 
 def _ssf_metadata(results: xr.Dataset, path: Path, genome_assembly: str) -> None:
@@ -302,7 +358,7 @@ def _ssf_metadata(results: xr.Dataset, path: Path, genome_assembly: str) -> None
         "is_harmonised": False,
         "is_sorted": True,
     }
-    with whole_file(path.with_name(f"{path.name}-meta.yaml")) as write:
+    with whole_file(ssf_metadata_of(path)) as write:
         write(yaml.safe_dump({k: v for k, v in fields.items() if v is not None}, sort_keys=False))
 
 
@@ -328,18 +384,25 @@ def _parquet(results: xr.Dataset, path: Path) -> int:
         for start in range(0, results.sizes["variant"], ROWS)
         for batch in table(slice(start, start + ROWS)).cast(schema).to_batches()
     )
+    check_parquet(path)
     partial = path.with_name(f"{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        pa.dataset.write_dataset(
-            batches,
-            partial,
-            schema=schema,
-            format="parquet",
-            partitioning=pa.dataset.partitioning(pa.schema([("variant_contig", pa.string())]), flavor="hive"),
-            max_partitions=max(1024, np.unique(contigs(results)).size),
-            use_threads=False,  # rows stay in order
-        )
+        if results.sizes["variant"]:
+            pa.dataset.write_dataset(
+                batches,
+                partial,
+                schema=schema,
+                format="parquet",
+                partitioning=pa.dataset.partitioning(
+                    pa.schema([("variant_contig", pa.string())]), flavor="hive"
+                ),
+                max_partitions=max(1024, np.unique(contigs(results)).size),
+                use_threads=False,  # rows stay in order
+            )
+        else:  # of which no file would be written
+            partial.mkdir()
+            pa.parquet.write_table(schema.empty_table(), partial / "part-0.parquet")
         if path.exists():
             shutil.rmtree(path)
         os.replace(partial, path)

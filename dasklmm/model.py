@@ -597,7 +597,9 @@ class LinearMixedModel:
 
     def __repr__(self) -> str:
         rank = f"low rank {self.r}" if self.low_rank else "full rank"
-        head = f"LinearMixedModel: {self.n} samples, {self.f} fixed effects, {rank}"
+        head = (
+            f"LinearMixedModel: {self.n} samples, {self.f} fixed effect{'' if self.f == 1 else 's'}, {rank}"
+        )
         if self._fit is None:
             return f"{head}, not fitted"
         error = self.h_sq_standard_error

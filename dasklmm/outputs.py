@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,9 @@ import xarray as xr
 
 from dasklmm.association import phenotype_results
 from dasklmm.clumps import INDEX_P_VALUE, clump
-from dasklmm.errors import MissingExtraError
+from dasklmm.errors import MissingExtraError, StoreError
 from dasklmm.export import directories, summary, top_hits, write_tsv
-from dasklmm.formats_out import check_formats, write_format
+from dasklmm.formats_out import FORMATS, check_formats, check_parquet, is_our_parquet, write_format
 from dasklmm.plots import save_plots
 from dasklmm.report import write_report
 from dasklmm.versions import versions
@@ -25,8 +27,64 @@ from dasklmm.versions import versions
 MOST_DRAWN = 20
 
 # Attributes of results that are what a run found, not what it was asked.
-_FOUND = ("phenotypes", "n", "n_covariates", "counts", "null", "lambda_gc", "created")
-_OF_THE_RUN = ("resumed", "seconds")
+_FOUND = ("phenotypes", "n", "n_covariates", "counts", "null", "lambda_gc")
+_OF_THE_RUN = ("resumed", "seconds", "created")
+
+# Files of one phenotype, by the name under which they are told.
+_FILES = {
+    "table": FORMATS["tsv"],
+    **{name: file for name, file in FORMATS.items() if name != "tsv"},
+    "ssf_metadata": f"{FORMATS['ssf']}-meta.yaml",
+    "clumps": "clumps.tsv",
+    "manhattan": "manhattan.png",
+    "qq": "qq.png",
+    "report": "report.html",
+}
+
+
+def check_outputs(directory: str | Path, phenotypes: Sequence[str], formats: Sequence[str] = ()) -> None:
+    """See that the files of a run can be written into a directory, before the work that they tell of. Eager.
+
+    Parameters
+    ----------
+    directory : path
+    phenotypes : sequence of str
+        Of several, each of which has a directory of its name; of one, none.
+    formats : sequence of str
+
+    Raises
+    ------
+    OptionError, MissingExtraError
+        A format that is not known, or whose library is not installed.
+    StoreError
+        Something else lies where a file or directory of the run belongs.
+    """
+    check_formats(formats)
+    folder = Path(directory)
+    folders = [folder]
+    if phenotypes:
+        folders = [folder / place for place in directories(list(phenotypes))]
+        table = folder / "phenotypes.tsv"
+        if table.is_file() and _directories_told(table) is None:
+            raise StoreError(
+                f"{str(table)!r} is there, where the table of what was found of each phenotype belongs, and is "
+                "another table. Give another directory."
+            )
+    for place in folders:
+        if place.exists() and not place.is_dir():
+            raise StoreError(
+                f"{str(place)!r} is a file, where a directory of this run belongs. Move it away, or give another "
+                "directory."
+            )
+        if "parquet" in formats:
+            check_parquet(place / FORMATS["parquet"])
+    files = [place / file for place in folders for name, file in _FILES.items() if name != "parquet"]
+    for path in (*files, folder / "run.json", folder / "phenotypes.tsv"):
+        if path.is_dir():
+            raise StoreError(
+                f"{str(path)!r} is a directory, where a file of this run belongs. Move it away, or give another "
+                "directory."
+            )
 
 
 def write_outputs(
@@ -46,7 +104,7 @@ def write_outputs(
     directory : path
         Made if absent. Each file is written whole and renamed into place. Of several phenotypes each has a
         directory of its name, and phenotypes.tsv has a row for each; beyond 20 phenotypes the plots and
-        reports are left out.
+        reports are left out. Files that a former run of other results left there are removed.
     command : list of str, optional
         The command line, for run.json.
     genotypes : Dataset, optional
@@ -62,28 +120,82 @@ def write_outputs(
     dict
         Name → path of what was written. Without matplotlib there are no plots, and the report says so.
     """
-    check_formats(formats)
+    check_outputs(
+        directory, results.attrs.get("phenotype", ()) if "phenotypes" in results.attrs else (), formats
+    )
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
+    told, former = _told(results), _former(folder)
+    same = former == told
+    if former is not None and not same:
+        _remove_files(folder)
     if "phenotypes" in results.attrs:
         written, found = _of_each(results, folder, genotypes, formats, drawn)
     else:
         written, found = _of_one(results, folder, genotypes, formats, drawn), summary(results)
     written["run"] = folder / "run.json"
-    if "created" not in results.attrs and written["run"].exists():
+    if "created" not in results.attrs and same:
         return written  # results of a former run, which told more of it than can be told now
     write_json(
         written["run"],
         {
             "command": command or sys.argv,
             "versions": versions(),
-            "options": {k: v for k, v in results.attrs.items() if k not in (*_FOUND, *_OF_THE_RUN)},
-            "results": {k: results.attrs[k] for k in _FOUND if k in results.attrs},
+            "options": told["options"],
+            "results": told["results"] | {k: v for k, v in results.attrs.items() if k == "created"},
             "summary": found,
-            **{k: results.attrs.get(k, {}) for k in _OF_THE_RUN},
+            **{k: results.attrs.get(k, {}) for k in ("resumed", "seconds")},
         },
     )
     return written
+
+
+def _told(results: xr.Dataset) -> dict[str, Any]:
+    """What run.json tells of results: what was asked, and what was found."""
+    attrs = results.attrs
+    return {
+        "options": _plain({k: v for k, v in attrs.items() if k not in (*_FOUND, *_OF_THE_RUN)}),
+        "results": _plain({k: attrs[k] for k in _FOUND if k in attrs}),
+    }
+
+
+def _former(folder: Path) -> dict[str, Any] | None:
+    """What run.json tells of the results that a former run left in a directory; None where there are none."""
+    try:
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        record["versions"]["dasklmm"]  # which other programs' files do not tell
+        found = {k: v for k, v in record["results"].items() if k != "created"}
+        return {"options": record["options"], "results": found}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def _remove_files(folder: Path) -> None:
+    """Remove the files of a former run, and the directories of its phenotypes where they hold nothing else."""
+    own = _directories_told(folder / "phenotypes.tsv")
+    if own is not None:
+        (folder / "phenotypes.tsv").unlink()
+    for place in (folder, *(folder / name for name in own or ())):
+        for path in (place / file for file in _FILES.values()):
+            if path.is_file():
+                path.unlink()
+        with suppress(OSError, MissingExtraError):
+            if is_our_parquet(place / FORMATS["parquet"]):
+                shutil.rmtree(place / FORMATS["parquet"])
+        if place != folder:
+            with suppress(OSError):
+                place.rmdir()
+
+
+def _directories_told(path: Path) -> list[str] | None:
+    """Directories of the phenotypes that a run's phenotypes.tsv tells of; None where it is no such table."""
+    try:
+        table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    except (OSError, ValueError):
+        return None
+    if list(table.columns[:2]) != ["phenotype", "directory"]:
+        return None
+    return [name for name in table["directory"] if name.strip(".") and Path(name).name == name]
 
 
 def _of_one(

@@ -15,6 +15,7 @@ from typing import Any, TextIO
 _WINDOW = 32
 _LEAST_REPORTS = 3
 _LEAST_SECONDS = 1.0
+_COMPLETE = "complete already: nothing was computed"
 
 
 @dataclass
@@ -131,6 +132,11 @@ class Terminal:
         self._stream.write(text)
         self._stream.flush()
 
+    def complete(self) -> None:
+        """Say so where nothing was left to do."""
+        if not self._stages.all:
+            self._write(f"{_COMPLETE}\n")
+
     def close(self) -> None:
         """End the line that is open."""
         if self._open:
@@ -151,6 +157,7 @@ class Notebook:
         from IPython.display import display
 
         self._stages, self._url, self._drawn = Stages(), url, 0.0
+        self._state = "not begun"
         self._handle: Any = display(self, display_id=True)
 
     def __call__(self, name: str, done: int, total: int) -> None:
@@ -161,12 +168,21 @@ class Notebook:
             self._handle.update(self)
             self._drawn = now
 
+    def complete(self) -> None:
+        """Say so where nothing was left to do."""
+        if not self._stages.all:
+            self._state = _COMPLETE
+            if self._handle is not None:
+                self._handle.update(self)
+
     def __repr__(self) -> str:
         lines = [] if self._url is None else [f"live page: {self._url}"]
         for name, stage in self._stages.all.items():
             end = self._stages.left(name) or f"{stage.seconds:.1f} s"
             lines.append(f"{name}: {stage.done:,} of {stage.total:,}, {end}")
-        return "\n".join(lines) or "not begun"
+        if not self._stages.all:
+            lines.append(self._state)
+        return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         rows = []
@@ -180,7 +196,7 @@ class Notebook:
         link = ""
         if self._url is not None:
             link = f"<p><a href='{escape(self._url)}' target='_blank' rel='noopener'>live page of the scan</a></p>"
-        return f"{link}<table>{''.join(rows)}</table>"
+        return f"{link}<table>{''.join(rows)}</table>" if rows else f"{link}<p>{self._state}</p>"
 
     def close(self) -> None:
         """Nothing stays open."""

@@ -28,19 +28,6 @@ _KINSHIPS = {
     "centered": "the centered relationship matrix",
     "given": "a kinship matrix that was given",
 }
-_COUNTS = {
-    "samples_in_genotypes": "samples in the genotypes",
-    "samples_in_phenotypes": "samples in the phenotype table",
-    "samples_with_phenotype": "samples with a phenotype value",
-    "samples_with_genotypes_and_phenotype": "samples with genotypes and a phenotype value",
-    "samples_in_covariates": "samples in the covariate table",
-    "samples_with_covariates": "samples with every covariate",
-    "samples_chosen": "samples chosen by their ids",
-    "samples_used": "samples analysed",
-    "variants_in_genotypes": "variants in the genotypes",
-    "variants": "variants read",
-    "variants_in_kinship": "variants in the kinship",
-}
 _STATUSES = {
     "ok": "tested",
     "constant": "every analysed sample with a call has the same genotype, so there is no effect to estimate",
@@ -502,7 +489,7 @@ def _counts(results: xr.Dataset, found: Mapping[str, Any]) -> str:
     counts = results.attrs.get("counts")
     counts = counts if isinstance(counts, Mapping) else {}
     rows = [
-        [escape(_COUNTS.get(str(name), str(name).replace("_", " "))), _count(value) or "—"]
+        [escape(wording.count_name(str(name))), _count(value) or "—"]
         for name, value in counts.items()
         if not str(name).startswith("status_")
     ]

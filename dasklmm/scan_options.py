@@ -31,22 +31,22 @@ def check_options(test: str, variance_ratio: str, kinship: Any, loco: bool, inte
     if variance_ratio == "per_variant" and test == "score":
         raise OptionError(
             "the score test is taken at the null's variance ratio, so that there is nothing to refit. Give "
-            "test='lrt' or 'wald', or variance_ratio='null'."
+            "test='lrt' or 'wald' (--test), or variance_ratio='null' (--variance-ratio)."
         )
     if interaction is not None and variance_ratio != "null":
         raise OptionError(
-            "an interaction is tested at the null's variance ratio. Give variance_ratio='null'."
+            "an interaction is tested at the null's variance ratio. Give variance_ratio='null' (--variance-ratio)."
         )
     if isinstance(kinship, (str, Path)) and not is_method(kinship) and not arrays.exists(kinship):
-        if "/" not in str(kinship):
-            lazy_kinship.check_method(str(kinship))
-        raise StoreError(
-            f"there is neither a kinship nor a decomposition at {str(kinship)!r}. Give the path of a Zarr group."
+        wrong = OptionError if str(kinship).isidentifier() else StoreError
+        raise wrong(
+            f"kinship (--kinship) is {str(kinship)!r}: there is neither a kinship nor a decomposition at this "
+            f"path, and the methods are {', '.join(map(repr, lazy_kinship.METHODS))}."
         )
     if loco and not is_method(kinship):
         raise LocoError(
             "loco=True with a kinship of your own: leaving a contig out needs the genotypes' own Gram "
-            "matrices. Give a method (kinship='rrm'), or loco=False."
+            "matrices. Give loco=False (--no-loco), or a method (kinship='rrm', --kinship rrm)."
         )
 
 

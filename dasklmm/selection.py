@@ -106,7 +106,7 @@ def _ids(ds: xr.Dataset, variants: Sequence[str], what: str) -> tuple[np.ndarray
     if absent.size:
         raise OptionError(
             f"{what}: {absent.size:,} of {wanted.size:,} ids are not among the {known.size:,} variants of the "
-            f"genotypes ({some(absent.tolist())}; there they are like {known[0]!r}). Check the ids."
+            f"genotypes ({some(absent.tolist())}; there they are like {str(known[0])!r}). Check the ids."
         )
     return known, wanted
 

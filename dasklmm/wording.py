@@ -13,6 +13,19 @@ _UNITS = {
     "inverse_normal": "of standard deviations of the phenotype's normal ranks",
     "standardise": "of standard deviations of the phenotype",
 }
+_COUNTS = {
+    "samples_in_genotypes": "samples in the genotypes",
+    "samples_in_phenotypes": "samples in the phenotype table",
+    "samples_with_phenotype": "samples with a phenotype value",
+    "samples_with_genotypes_and_phenotype": "samples with genotypes and a phenotype value",
+    "samples_in_covariates": "samples in the covariate table",
+    "samples_with_covariates": "samples with every covariate",
+    "samples_chosen": "samples chosen by their ids",
+    "samples_used": "samples analysed",
+    "variants_in_genotypes": "variants in the genotypes",
+    "variants": "variants read",
+    "variants_in_kinship": "variants in the kinship",
+}
 # Names of a list that are written out; of the rest the count is said.
 _MOST = 6
 
@@ -78,6 +91,19 @@ def _filters(attrs: Mapping[str, Any]) -> Iterator[str]:
         yield f"allele frequency ≥ {attrs['min_allele_frequency']:g}"
     if attrs.get("max_missing", 1.0) < 1.0:
         yield f"missing calls ≤ {attrs['max_missing']:.3g}"
+
+
+def counted(count: int, noun: str) -> str:
+    """How many of a thing, such as "1 variant"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def count_name(name: str) -> str:
+    """What a count among the attributes of results is of."""
+    status = name.removeprefix("status_")
+    if status != name:
+        return "variants tested" if status == "ok" else f"variants of status {status}"
+    return _COUNTS.get(name, name.replace("_", " "))
 
 
 def listed(names: Sequence[Any]) -> str:

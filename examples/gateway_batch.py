@@ -4,15 +4,16 @@ python examples/gateway_batch.py --gateway https://gateway.example.org --workers
     --genotypes s3://bucket/cohort.zarr --results s3://bucket/results lipids.tsv height.tsv
 
 Each table's results are a Zarr group at --results, and its table, plots and report are in --out. A table that
-cannot be analysed does not end the others. When the cluster is lost, as spot nodes are, another is made and the
-scan goes on from its finished blocks. Who you are is read from Dask's configuration (gateway.auth). See
-docs/cloud_batch.md.
+cannot be analysed does not end the others, and the exit code is then 1. When the cluster is lost, as spot nodes
+are, another is made and the scan goes on from its finished blocks. Who you are is read from Dask's configuration
+(gateway.auth). See docs/cloud_batch.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import signal
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,12 +34,12 @@ def scan_all(tables: Sequence[Path], options: argparse.Namespace, done: dict[Pat
         store = f"{options.results}/{path.stem}.zarr"
         try:
             results = dasklmm.gwas(options.genotypes, str(path), store=store)
+            write_outputs(results, options.out / path.stem)
         except ClusterError:
             raise
-        except DaskLMMError as error:  # this table's own fault
+        except (DaskLMMError, OSError) as error:  # this table's own fault, or its place's
             done[path] = f"failed: {error}"
         else:
-            write_outputs(results, options.out / path.stem)
             blocks = results.attrs.get("resumed", {}).get("test", {"kept": 0, "computed": 0})
             done[path] = f"{store} ({blocks['kept']} blocks kept, {blocks['computed']} computed)"
         print(f"{path.stem}: {done[path]}", flush=True)
@@ -56,6 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", required=True, help="a folder or URL that the workers see")
     parser.add_argument("--out", type=Path, default=Path("scans"), help="tables, plots and reports, here")
     options = parser.parse_args(arguments)
+    repeated = [name for name, count in Counter(p.stem for p in options.phenotypes).items() if count > 1]
+    if repeated:
+        parser.error(f"several tables are named {', '.join(repeated)}, and would share their results")
 
     # a job that is ended by its scheduler unwinds, so that the cluster is stopped
     signal.signal(signal.SIGTERM, lambda *_: parser.exit(143))
@@ -77,7 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 break
             except ClusterError as error:  # while it worked: another may end it
                 print(f"cluster {attempt} of at most {CLUSTERS_AT_MOST}: {error}", flush=True)
-    return 0 if len(done) == len(options.phenotypes) and not any("failed" in v for v in done.values()) else 1
+    succeeded = [path for path, told in done.items() if not told.startswith("failed: ")]
+    return 0 if len(succeeded) == len(options.phenotypes) else 1
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib.util
 import os
 import re
 import signal
@@ -33,6 +35,114 @@ def tables(ds, folder):
     (folder / "flat.tsv").write_text(
         "sample_id\tflat\n" + "".join(f"{name}\t1\n" for name in ds["sample_id"].values)
     )
+
+
+def example(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def no_index(monkeypatch):
+    for name in example("s3_batch").INDEX:
+        monkeypatch.delenv(name, raising=False)
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_s3_batch_of_several_tables(tmp_path, capsys, no_index):
+    """Bad tables do not end the others, and all files of several phenotypes arrive; places may be local too."""
+    ds = dasklmm.simulate(60, 60, n_contigs=2, seed=4)
+    write_genotypes(ds, tmp_path / "g.zarr")
+    tables(ds, tmp_path)
+    both = pd.read_csv(tmp_path / "height.tsv", sep="\t").assign(weight=np.arange(60) % 7)
+    both.to_csv(tmp_path / "height.v2.tsv", sep="\t", index=False)
+    asked = [str(tmp_path / f"{name}.tsv") for name in ("flat", "none", "height.v2", "height")]
+    out = tmp_path / "out"
+    done = example("s3_batch").main(
+        ["--workers", "1", "--genotypes", str(tmp_path / "g.zarr"), "--results", str(out), *asked]
+    )
+    said = capsys.readouterr().out
+    assert done == 1, said
+    assert "flat: failed: phenotype 'flat' is constant" in said
+    assert "none: failed: " in said
+    files = {str(p.relative_to(out)) for p in out.rglob("*") if "results.zarr" not in str(p) and p.is_file()}
+    own = ("results.tsv.gz", "manhattan.png", "qq.png", "report.html")
+    assert files == {
+        *(f"height/{name}" for name in (*own, "run.json")),
+        *(f"height.v2/{place}/{name}" for name in own for place in ("height", "weight")),
+        "height.v2/run.json",
+        "height.v2/phenotypes.tsv",
+    }
+    assert open_results(out / "height.v2" / "results.zarr").sizes["phenotype"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "said"),
+    [
+        (["a/height.tsv", "b/height.tsv.gz"], {}, "several tables are named height"),
+        (["a.tsv", "b.tsv"], {"SLURM_ARRAY_TASK_ID": "1"}, "SLURM_ARRAY_TASK_ID is 1: give --parts"),
+        (
+            ["a.tsv", "b.tsv", "--parts", "2"],
+            {"SLURM_ARRAY_TASK_ID": "2"},
+            "part 2 of 2: parts are counted",
+        ),
+        (["a.tsv", "--part", "-1"], {}, "part -1 of 1"),
+    ],
+)
+def test_s3_batch_loses_no_table(arguments, environment, said, monkeypatch, capsys, no_index):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as stopped:
+        example("s3_batch").main([*arguments, "--genotypes", "g", "--results", "r"])
+    assert stopped.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_tables_of_a_share():
+    module = example("s3_batch")
+    names = ["a/height.v1.tsv", "height.v2.tsv", "s3://b/x.tsv.gz", "y"]
+    assert list(map(module.name_of, names)) == ["height.v1", "height.v2", "x", "y"]
+    taken = []
+    for k in range(3):
+        asked = argparse.Namespace(phenotypes=names, part=k, parts=3)
+        taken += module.share(asked, argparse.ArgumentParser())
+    assert sorted(taken) == sorted(names)
+
+
+def test_gateway_batch_refuses_tables_of_one_name(capsys):
+    given = [
+        "a/height.tsv",
+        "b/height.tsv",
+        "--gateway",
+        "http://127.0.0.1:1",
+        "--genotypes",
+        "g",
+        "--results",
+        "r",
+    ]
+    with pytest.raises(SystemExit) as stopped:
+        example("gateway_batch").main([*given, "--gateway", "http://127.0.0.1:1"])
+    assert stopped.value.code == 2
+    assert "several tables are named height" in capsys.readouterr().err
+
+
+def test_gateway_batch_goes_on_after_a_table_whose_files_cannot_be_written(tmp_path, capsys):
+    ds = dasklmm.simulate(40, 40, n_contigs=2, seed=4)
+    write_genotypes(ds, tmp_path / "g.zarr")
+    tables(ds, tmp_path)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "height").write_text("a file")
+    options = argparse.Namespace(
+        genotypes=str(tmp_path / "g.zarr"), results=str(tmp_path), out=tmp_path / "out"
+    )
+    done = {}
+    asked = [tmp_path / f"{name}.tsv" for name in ("height", "none", "weight")]
+    example("gateway_batch").scan_all(asked, options, done)
+    assert [told.startswith("failed: ") for told in done.values()] == [True, True, False]
 
 
 @pytest.mark.slow

@@ -9,9 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from click.testing import CliRunner
 
+import dasklmm
 from dasklmm import clump, errors, export, open_genotypes
+from dasklmm.cli import main
 from dasklmm.readers.dataset import genotype_dataset
+from dasklmm.store.genotypes import write_genotypes
 from dasklmm.store.results import open_results, write_results
 
 module = importlib.import_module(clump.__module__)
@@ -368,3 +372,42 @@ def test_mice(mouse_prefix):
     np.fill_diagonal(near, False)
     assert near.any()
     assert np.nanmax(r2[near]) < 0.5
+
+
+@pytest.mark.parametrize("command", ["gwas", "plot"])
+def test_clumps_of_chosen_variants_whose_ids_repeat(tmp_path, command):
+    """Chosen variants are found again in the genotypes where an id, or a place, is that of several."""
+    ds = dasklmm.simulate(60, 300, n_contigs=3, n_causal=3, causal_variance=0.6, seed=3)
+    ids, place = ds["variant_id"].values.copy(), ds["variant_position"].values.copy()
+    ids[::2] = "."
+    place[1:101:2], ids[1:101:2] = place[0:100:2], "."  # two of one place and id, whose alleles differ
+    ds = ds.assign_coords(variant_id=("variant", ids), variant_position=("variant", place))
+    write_genotypes(ds, tmp_path / "g.zarr")
+    y = pd.DataFrame({"sample_id": ds["sample_id"].values, "y": ds["phenotype"].values})
+    y.to_csv(tmp_path / "y.tsv", sep="\t", index=False)
+    out, contig = tmp_path / "o", str(ds["variant_contig"].values[150])
+    scan = [
+        "gwas",
+        tmp_path / "g.zarr",
+        "--pheno",
+        tmp_path / "y.tsv",
+        "--contigs",
+        contig,
+        "--no-loco",
+        "--quiet",
+    ]
+    scan += ["--quiet", "--out", out, "--no-plots"]
+    scan += ["--clump"] if command == "gwas" else []
+    done = CliRunner().invoke(main, list(map(str, scan)))
+    assert done.exit_code == 0, done.output
+    results = dasklmm.open_results(out)
+    chosen = ds.isel(variant=(ds["variant_contig"] == contig).values)
+    if command == "gwas":
+        want = dasklmm.clump(results, chosen, p_value=1e-4)
+        got = pd.read_csv(out / "clumps.tsv", sep="\t")
+        assert got["variant_position"].tolist() == want["variant_position"].tolist()
+        assert got["n_clumped"].tolist() == want["n_clumped"].tolist()
+    else:
+        ask = ["plot", out, "--region", "top", "--genotypes", tmp_path / "g.zarr"]
+        done = CliRunner().invoke(main, list(map(str, ask)))
+        assert done.exit_code == 0, done.output

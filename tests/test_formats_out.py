@@ -88,6 +88,7 @@ def test_regenie(results, tmp_path):
     assert table.columns.tolist() == names.split()
     assert left_out == 0
     assert table["ALLELE1"].tolist() == results["variant_effect_allele"].values.tolist()
+    assert table["ALLELE0"].tolist() == results["variant_other_allele"].values.tolist()
     assert table["ID"][1] == "odd_name"
     assert table["LOG10P"][3] == 412.5
     np.testing.assert_allclose(table["BETA"], results["beta"].values, rtol=1e-9)
@@ -128,7 +129,13 @@ def test_gwas_ssf(results, tmp_path, case):
     assert table["chromosome"].tolist()[-1] == 23
     assert 4 in table["chromosome"].tolist()
     assert table["rsid"][0] == "rs12"
-    assert table["variant_id"].isna().all()  # "odd name", and ids with colons, are none
+    assert table["rsid"].notna().sum() == 1
+    named = table[table["variant_id"].notna()]
+    assert named.index.tolist() == list(
+        range(2, 106)
+    )  # not of rs12, of "odd name", and of the contig that is X
+    of = ["chromosome", "base_pair_location", "other_allele", "effect_allele"]
+    assert ["_".join(map(str, row)) for row in named[of].values.tolist()] == named["variant_id"].tolist()
     if case == "underflow":
         assert table[p].max() == 412.5
     if case == "interaction":
@@ -152,6 +159,85 @@ def test_gwas_ssf_without_a_row(results, tmp_path):
     with pytest.raises(StoreError, match="no variant can be a row"):
         write_format(given, "ssf", tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("contig", "position", "number"),
+    [
+        ("01", 5, 1), ("chr09", 5, 9), ("22", 5, 22), ("X", 5, 23), ("chr23", 5, 23), ("XY", 5, 23),
+        ("PAR1", 5, 23), ("Y", 5, 24), ("24", 5, 24), ("MT", 5, 25), ("chrM", 5, 25), ("26", 5, 25),
+        ("25", 16_570, 23), ("25", 16_569, None), ("0", 5, None), ("27", 5, None), ("chr", 5, None),
+    ],
+)  # fmt: skip
+def test_contigs_of_gwas_ssf(results, tmp_path, contig, position, number):
+    """PLINK's 25 is the X and its 26 MT, where GWAS-SSF's 25 is MT: what may be either has no row."""
+    given = results.isel(variant=[10, 11]).assign_coords(
+        variant_contig=("variant", ["2", contig]), variant_position=("variant", [9, position])
+    )
+    path, left_out = write_format(given, "ssf", tmp_path)
+    rows = pd.read_csv(path, sep="\t", na_values="#NA").set_index("effect_allele_frequency")["chromosome"]
+    assert sorted(rows) == sorted([2] if number is None else [2, number])
+    assert left_out == (number is None)
+
+
+@pytest.mark.parametrize("name", ["beta", "standard_error", "effect_allele_frequency"])
+def test_gwas_ssf_has_no_row_of_what_is_missing(results, tmp_path, name):
+    given = results.copy(deep=True)
+    given[name][20] = np.nan
+    path, left_out = write_format(given, "ssf", tmp_path)
+    assert left_out == 2
+    assert not pd.read_csv(path, sep="\t", na_values="#NA")[name].isna().any()
+
+
+@pytest.mark.parametrize(
+    ("name", "rsid", "variant_id"),
+    [
+        ("rs77", "rs77", ""), ("rs77:T:C", "rs77", ""), ("rs77x", "", ""), ("17:9:A:C", "", "17_9_A_C"),
+        ("chr17_9_C_A", "", "17_9_C_A"), ("17:8:A:C", "", ""), ("18:9:A:C", "", ""), ("17:9:A:G", "", ""),
+        ("17:9", "", ""), ("Affx_9", "", ""), ("", "", ""),
+    ],
+)  # fmt: skip
+def test_ids_of_gwas_ssf(results, tmp_path, name, rsid, variant_id):
+    given = results.isel(variant=[10]).assign_coords(
+        variant_id=("variant", [name]), variant_contig=("variant", ["17"]), variant_position=("variant", [9]),
+        variant_effect_allele=("variant", ["A"]), variant_other_allele=("variant", ["C"]),
+    )  # fmt: skip
+    path, _ = write_format(given, "ssf", tmp_path)
+    row = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False).replace("#NA", "").iloc[0]
+    assert (row["rsid"], row["variant_id"]) == (rsid, variant_id)
+
+
+@pytest.mark.parametrize("name", ["tsv", "gemma", "regenie", "parquet"])
+def test_no_variants(results, tmp_path, name):
+    path, left_out = write_format(results.isel(variant=slice(0)), name, tmp_path)
+    assert left_out == 0
+    table = pyarrow.dataset.dataset(path).to_table() if name == "parquet" else pd.read_csv(path, sep="\t")
+    assert "beta" in str(table).lower()
+    assert len(table) == 0
+
+
+@pytest.mark.parametrize("foreign", ["file", "thesis", "parquet", "link", "beside"])
+def test_no_foreign_parquet_is_replaced(results, tmp_path, foreign):
+    place = tmp_path / "results.parquet"
+    if foreign == "file":
+        place.write_text("years of work")
+    elif foreign in ("link", "beside"):
+        write_format(results, "parquet", tmp_path)
+        if foreign == "link":
+            place.rename(tmp_path / "elsewhere")
+            place.symlink_to(tmp_path / "elsewhere")
+        else:
+            (place / "notes.txt").write_text("years of work")
+    else:
+        place.mkdir()
+        if foreign == "thesis":
+            (place / "thesis.txt").write_text("years of work")
+        else:
+            pyarrow.parquet.write_table(pyarrow.table({"mine": [1, 2]}), place / "part-0.parquet")
+    before = sorted((p, p.read_bytes()) for p in tmp_path.rglob("*") if p.is_file())
+    with pytest.raises(StoreError, match="not what this program wrote"):
+        write_format(results, "parquet", tmp_path)
+    assert sorted((p, p.read_bytes()) for p in tmp_path.rglob("*") if p.is_file()) == before
 
 
 def test_parquet(results, tmp_path):

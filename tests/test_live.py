@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from html import escape
 
 import chromium
 import numpy as np
+import pandas as pd
 import pytest
 from distributed import Client, LocalCluster
 
 import dasklmm
 from dasklmm import live
+from dasklmm.numerics import html
 from dasklmm.numerics.tails import lambda_gc
 from dasklmm.numerics.thinning import CELLS, Thinned
 from dasklmm.progress import Notebook, Stages, duration
@@ -241,6 +244,34 @@ def test_notebook_progress_is_text_and_escaped_html():
     assert "null <b>: 1 of 2, time left unknown" in repr(progress)
     assert "<b>" not in progress._repr_html_()
     assert "max='2'" in progress._repr_html_()
+    progress.complete()
+    assert "complete" not in repr(progress) + progress._repr_html_()
+
+
+def test_progress_of_what_is_complete_already(cohort, tmp_path, monkeypatch, capsys):
+    """A notebook's cell, or the terminal, is not left empty where results are only opened."""
+    told = []
+    monkeypatch.setattr("dasklmm.association.bars", lambda url: told.append(Notebook(url)) or told[-1])
+    asked = cohort, cohort["phenotype"].rename("y")
+    for _ in range(2):
+        dasklmm.gwas(*asked, loco=False, store=tmp_path / "r.zarr", progress=True)
+    assert repr(told[0]).startswith("kinship: ")
+    assert "complete already" not in told[0]._repr_html_()
+    for text in (repr(told[1]), told[1]._repr_html_()):
+        assert "complete already: nothing was computed" in text
+    with pytest.raises(dasklmm.errors.StoreError):
+        dasklmm.gwas(*asked, store=tmp_path / "r.zarr", progress=True)
+    assert repr(told[2]) == "not begun"
+    monkeypatch.undo()
+    capsys.readouterr()
+    dasklmm.gwas(*asked, loco=False, store=tmp_path / "r.zarr", progress=True)
+    assert capsys.readouterr().err == "complete already: nothing was computed\n"
+
+
+def test_a_small_table_is_escaped():
+    page = html.table(EVIL, {EVIL: EVIL}, EVIL)
+    assert "<script" not in page
+    assert page.count(escape(EVIL)) == 4  # title, name, value, note
 
 
 def test_reprs_as_text_and_html(cohort):
@@ -258,3 +289,27 @@ def test_reprs_as_text_and_html(cohort):
     assert f"results of {EVIL}: 1,500 variants" in repr(found)
     assert "<script" not in found._repr_html_()
     assert f"{results.attrs['lambda_gc']:.3f}" in found._repr_html_()
+
+
+def test_a_summary_says_what_was_found(cohort):
+    """Heritability, significant variants, the strongest, and counts in words; of several, a line for each."""
+    y = pd.DataFrame({"7 up": cohort["phenotype"].values}, index=cohort["sample_id"].values)
+    one = dasklmm.gwas(cohort, y, loco=False)
+    best = one.isel(variant=int(np.nanargmax(one["neg_log10_p_value"].values)))
+    count = int((one["p_value"] < 5e-8).sum())
+    rows = dasklmm.summary(one)._repr_html_()
+    for line in (
+        f"p < 5e-8: {count} variant{'s' if count != 1 else ''}", "samples with a phenotype value: 80",
+        "samples with genotypes and a phenotype value: 80", "samples analysed: 80", "variants tested: 1,500",
+    ):  # fmt: skip
+        assert f"\n  {line}\n" in f"{dasklmm.summary(one)!r}\n"
+        assert f">{line.split(': ')[1]}</td>" in rows
+    assert f"\n  strongest: {best['variant_id'].item()} at " in repr(dasklmm.summary(one))
+    assert "80 of 80 samples, 1,500 variants (1,500 tested)" in rows
+    both = dasklmm.gwas(cohort, y.assign(flat=1.0, other=y["7 up"] ** 2), loco=False)
+    found = dasklmm.summary(both)
+    h_sq = one.attrs["null"][0]["h_sq"]
+    line = f"7 up: 80 samples, h_sq {h_sq:.4f}, lambda_GC {one.attrs['lambda_gc']:.3f}, {count} variant"
+    assert f"\n  {line}" in repr(found)
+    assert "<th style='text-align:left;font-weight:normal;opacity:.75'>7 up</th>" in found._repr_html_()
+    assert "flat: phenotype 'flat' is constant" in repr(found)

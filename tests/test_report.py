@@ -273,13 +273,17 @@ def test_text_is_escaped_everywhere(tmp_path):
         created=HOSTILE,
         null=nulls,
         loco=True,
+        interaction=HOSTILE,
+        condition=[HOSTILE],
+        categories={HOSTILE: {"levels": [HOSTILE, HOSTILE]}},
+        selection={"contigs": [HOSTILE]},
     )
     for name in ("variant_id", "variant_effect_allele", "variant_other_allele"):
         results[name] = ("variant", np.full(3, HOSTILE))
     page = written(tmp_path, results)
     assert "script" not in page.tags()
     # once for each place that was given it, at least
-    assert page.text.count(HOSTILE) >= 12
+    assert page.text.count(HOSTILE) >= 18
     for html in (report.summary_html(results), (tmp_path / "report.html").read_text()):
         assert "<script" not in html
 

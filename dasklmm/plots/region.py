@@ -98,9 +98,7 @@ def regional(
         raise OptionError(
             f"window is {window!r}; base pairs on either side of the lead, above 0, are needed."
         )
-    if genotypes is not None:
-        check_same_variants(results, genotypes)
-    row = _lead_row(results, lead)
+    row = check_region(results, genotypes, lead)
     contig, position, y = contigs(results), positions(results), floats(results, "neg_log10_p_value")
     near = np.flatnonzero(
         (contig == contig[row]) & (position > 0) & (np.abs(position - position[row]) <= window)
@@ -178,7 +176,10 @@ def _by_r_squared(ax: Axes, x: np.ndarray, y: np.ndarray, r_sq: np.ndarray) -> N
     )
 
 
-def _lead_row(results: xr.Dataset, lead: str | None) -> int:
+def check_region(results: xr.Dataset, genotypes: xr.Dataset | None, lead: str | None) -> int:
+    """Row of the lead; the errors of :func:`regional` where there is nothing to draw around it."""
+    if genotypes is not None:
+        check_same_variants(results, genotypes)
     absent = [n for n in ("variant_contig", "variant_position") if n not in results.variables]
     if absent:
         raise OptionError(f"the results have no {', '.join(absent)}, which a regional plot needs.")
@@ -191,7 +192,7 @@ def _lead_row(results: xr.Dataset, lead: str | None) -> int:
         rows = np.flatnonzero(np.asarray([] if names is None else names) == lead)
         what = f"no variant of the id {lead!r}"
         if not rows.size:
-            raise OptionError(f"lead is {lead!r}, which is the id of no variant in the results.")
+            raise OptionError(f"lead (--region) is {lead!r}, which is the id of no variant in the results.")
     known = rows[~np.isnan(y[rows]) & (positions(results)[rows] > 0)]
     if not known.size:
         raise OptionError(f"{what} has both a test and a position, which a regional plot needs.")

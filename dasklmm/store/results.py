@@ -168,8 +168,8 @@ def open_results(path: str | Path) -> xr.Dataset:
     done = None if group is None else places.get(f"{str(path).rstrip('/')}/{SUCCESS}")
     if group is None or "results" not in group.attrs or done is None:
         raise StoreError(
-            f"there are no complete results at {str(path)!r}. Give the results.zarr of a finished run; a run "
-            "that was interrupted is continued by the same command."
+            f"there are no complete results at {str(path)!r}. Give the results.zarr of a finished run, or the "
+            "run's directory; a run that was interrupted is continued by the same command."
         )
     try:
         marks = json.loads(done)
@@ -210,6 +210,8 @@ def _damaged(path: str | Path, name: str) -> StoreError:
 def differences(path: str | Path, inputs: dict[str, Any]) -> list[str] | None:
     """Names of the inputs and options in which the results at `path` differ; None where there are none."""
     group = _open(path)
+    if group is None and places.is_local(path) and Path(path).exists():
+        raise StoreError(f"{str(path)!r} exists and is not a Zarr group. Give another path.")
     if group is None or (records.MARK not in group.attrs and not dict(group.attrs)):
         return None
     if not places.is_local(path) and places.get(f"{str(path).rstrip('/')}/{SUCCESS}") is None:
@@ -239,8 +241,6 @@ def _open(path: str | Path) -> zarr.Group | None:
     try:
         return zarr.open_group(str(path), mode="r")
     except FileNotFoundError:
-        if places.is_local(path) and Path(path).exists():
-            raise StoreError(f"{str(path)!r} exists and is not a Zarr group. Give another path.") from None
         return None
     except ValueError as error:
         raise StoreError(
