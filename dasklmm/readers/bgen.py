@@ -88,12 +88,34 @@ class BgenRows:
                         rows.setdefault(row, []).append(place)
                     for row, variant in enumerate(islice(reader, max(rows) + 1)):
                         if row in rows:
-                            out[rows[row]] = variant.alt_dosage
+                            out[rows[row]] = _dosage(variant)
+        except GenotypeFormatError as error:
+            raise GenotypeFormatError(f"{self.path!r}: {error}") from error
         except (ValueError, IndexError, MemoryError, UnicodeDecodeError) as error:
             raise GenotypeFormatError(
                 f"{self.path!r} is damaged in variants {first * STEP:,} to {first * STEP + count:,} ({error}), or "
                 "was changed since it was opened. Copy or write it again."
             ) from error
+
+
+def _dosage(variant: Any) -> np.ndarray:
+    """Expected copies of the second allele (sample), a haploid call on the scale of a diploid one; NaN missing."""
+    if variant.layout == 1:
+        # the sum is the certainty of the call, which the package takes for 1
+        probabilities = variant.probabilities.astype(np.float64)
+        dosage: np.ndarray = probabilities @ (0.0, 1.0, 2.0) / probabilities.sum(axis=1)
+        return dosage
+    ploidy = variant.ploidy
+    if ploidy.max(initial=0) > 2:
+        raise GenotypeFormatError(
+            f"variant {variant.rsid!r} at {variant.chrom}:{variant.pos} has calls of ploidy {ploidy.max()}; "
+            "1 or 2 is needed. Leave such variants out."
+        )
+    dosage = variant.alt_dosage
+    if (ploidy != 2).any():
+        dosage[ploidy == 1] *= 2.0
+        dosage[ploidy == 0] = np.nan
+    return dosage
 
 
 def _bgen() -> Any:
@@ -118,7 +140,8 @@ def open_bgen(path: Path, chunks: int | None) -> xr.Dataset:
     Returns
     -------
     Dataset (variant, sample)
-        dosage : float32, expected copies of the second allele (0 to 2; 0 to 1 of a haploid call), NaN missing.
+        dosage : float32, expected copies of the second allele, 0 to 2 (of a haploid call twice its one), NaN
+        missing.
         The effect allele is the second, the other allele the first, which BGEN writers such as PLINK 2
         (ref-first) and QCTOOL give the reference.
 

@@ -37,12 +37,12 @@ def open_genotypes(path: str | Path, chunks: int | str = "auto", *, field: str =
     Returns
     -------
     Dataset (variant, sample)
-        dosage : int8 copies of the effect allele (-1 missing), or float32 dosage (NaN missing); all
-        samples by a block of variants a chunk. Coordinates sample_id, variant_id, variant_contig (always
-        text), variant_position, variant_effect_allele, variant_other_allele. attrs: source, format, field
-        ("genotype" or "dosage"), ploidy; of a VCF-Zarr also
-        sites_without_alternate, which have no row; where PLINK's sample ids are FID:IID also
-        sample_ids_have_family.
+        dosage : int8 copies of the effect allele (-1 missing), or float32 dosage (NaN missing), 0 to 2, a haploid
+        call as the homozygous one; all samples by a block of variants a chunk. Coordinates sample_id,
+        variant_id, variant_contig (always text), variant_position, variant_effect_allele,
+        variant_other_allele. attrs: source, format, field ("genotype" or "dosage"), ploidy (2, unless a
+        Dataset that was written with another says so); of a VCF-Zarr also sites_without_alternate,
+        which have no row; where PLINK's sample ids are FID:IID also sample_ids_have_family.
 
     Notes
     -----

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import shutil
+import struct
 import subprocess
 import sys
 
@@ -221,7 +222,7 @@ def test_a_field_that_a_format_does_not_hold_is_refused(cohort, name, held, othe
 
 
 def test_layouts_of_bgen(tmp_path):
-    """Phased, haploid and mixed ploidy give copies of the second allele; ids come from a .sample."""
+    """Phased, haploid and mixed ploidy give copies of the second allele, of 2; ids come from a .sample."""
     path = tmp_path / "l.bgen"
     with bgen.BgenWriter(str(path), 3, samples=[]) as writer:
         phased = np.array([[1, 0, 0, 1.0], [0, 1, 0, 1], [1, 0, 1, 0]])
@@ -238,7 +239,93 @@ def test_layouts_of_bgen(tmp_path):
     ds = dasklmm.open_genotypes(path)
     assert ds["sample_id"].values.tolist() == ["a", "b", "c"]
     assert ds["variant_id"].values.tolist() == ["v1", "X:200:A:G"]
-    np.testing.assert_array_equal(ds["dosage"].values, [[1, 2, 0], [0, 1, 2]])
+    np.testing.assert_array_equal(ds["dosage"].values, [[1, 2, 0], [0, 2, 2]])
+
+
+def bgen_file(path, layout, body):
+    """A .bgen of one variant (1:100, A and G) and four samples, by the letter of its specification."""
+
+    def counted(text, form):
+        return struct.pack(form, len(text)) + text
+
+    names = b"".join(counted(sample, "<H") for sample in (b"a", b"b", b"c", b"d"))
+    samples = struct.pack("<II", 8 + len(names), 4) + names
+    header = struct.pack("<III4sI", 20, 1, 4, b"bgen", (layout << 2) | (1 << 31))
+    variant = struct.pack("<I", 4) if layout == 1 else b""
+    variant += counted(b"v", "<H") + counted(b"rs1", "<H") + counted(b"1", "<H") + struct.pack("<I", 100)
+    variant += struct.pack("<H", 2) if layout == 2 else b""
+    variant += counted(b"A", "<I") + counted(b"G", "<I")
+    variant += struct.pack("<I", len(body)) + body if layout == 2 else body
+    path.write_bytes(struct.pack("<I", 20 + len(samples)) + header + samples + variant)
+    return path
+
+
+def test_probabilities_of_layout_1_that_do_not_sum_to_1(tmp_path):
+    p = np.array([[0, 1, 0], [0.1, 0.1, 0.1], [0, 0, 0], [0.125, 0.25, 0.125]])
+    body = np.round(p * 32768).astype("<u2").tobytes()
+    got = dasklmm.open_genotypes(bgen_file(tmp_path / "a.bgen", 1, body))["dosage"].values
+    np.testing.assert_allclose(got, [[1, 1, np.nan, 1]], rtol=1e-6)
+
+
+def test_ploidy_of_bgen(tmp_path):
+    """Without a chromosome there is no call; with three there is no reading."""
+    for ploidies, values in (((0, 2, 1, 2), [0, 255, 0, 0, 0]), ((3, 2, 2, 2), [0] * 9)):
+        body = struct.pack("<IHBB", 4, 2, min(ploidies), max(ploidies)) + bytes(ploidies) + b"\0\x08"
+        ds = dasklmm.open_genotypes(bgen_file(tmp_path / f"{max(ploidies)}.bgen", 2, body + bytes(values)))
+        if max(ploidies) == 2:
+            np.testing.assert_array_equal(ds["dosage"].values, [[np.nan, 1, 2, 2]])
+        else:
+            with pytest.raises(GenotypeFormatError, match=r"'rs1' at 1:100 has calls of ploidy 3"):
+                ds["dosage"].compute()
+
+
+def test_the_x_of_men_is_the_same_in_all_formats(tmp_path):
+    """Haploid calls of a VCF and a BGEN count as PLINK holds them: frequencies and betas agree."""
+    n, rng = 40, np.random.default_rng(2)
+    ds = dasklmm.simulate(n, 30, n_contigs=2, missing_rate=0.0, seed=3)
+    ds = ds.assign_coords(variant_contig=("variant", np.where(np.arange(30) < 15, "X", "2")))
+    men = rng.random(n) < 0.5
+    calls = ds["dosage"].values.astype(np.int8)
+    calls[:15, men] = 2 * rng.integers(0, 2, (15, men.sum()))
+    write_bed(tmp_path / "c.bed", calls, ds)
+    with bgen.BgenWriter(str(tmp_path / "b.bgen"), n, samples=ds["sample_id"].values.tolist()) as writer:
+        for j, row in enumerate(calls):
+            ploidy = np.where(men & (j < 15), 1, 2).astype(np.uint8)
+            haploid = (ploidy == 1)[:, None]
+            g = np.where(haploid, np.nan, np.eye(3)[row])
+            g[:, :2] = np.where(haploid, np.eye(2)[row // 2], g[:, :2])
+            one = ds.isel(variant=j)
+            alleles = [str(one[f"variant_{which}_allele"].values) for which in ("other", "effect")]
+            name, contig = str(one["variant_id"].values), str(one["variant_contig"].values)
+            writer.add_variant(
+                name, name, contig, int(one["variant_position"].values), alleles, g, ploidy=ploidy
+            )
+    texts = [["0/0", "0/1", "1/1"], ["0", "?", "1"]]
+    lines = ["##fileformat=VCFv4.3", '##FILTER=<ID=PASS,Description="">', "##contig=<ID=X>"]
+    lines += ["##contig=<ID=2>", '##FORMAT=<ID=GT,Number=1,Type=String,Description="Genotype">']
+    columns = ["#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO", "FORMAT"]
+    lines += ["\t".join([*columns, *ds["sample_id"].values.tolist()])]
+    vcfs = []
+    for contig, rows in (("X", range(15)), ("2", range(15, 30))):
+        body = []
+        for j in rows:
+            one = ds.isel(variant=j)
+            fields = [str(one[f"variant_{k}"].values) for k in ("position", "id", "other_allele")]
+            fields += [str(one["variant_effect_allele"].values), ".", "PASS", ".", "GT"]
+            gt = [texts[int(man and contig == "X")][call] for man, call in zip(men, calls[j], strict=True)]
+            body.append("\t".join([contig, *fields, *gt]))
+        vcfs.append(tmp_path / f"{contig}.vcf")
+        vcfs[-1].write_text("\n".join([*lines, *body]) + "\n")
+    paths = [tmp_path / "c.bed", tmp_path / "b.bgen", convert_vcf(vcfs, tmp_path / "v.vcz")]
+    results = [
+        dasklmm.gwas(dasklmm.open_genotypes(p), ds["phenotype"].rename("y"), loco=False, precision="double")
+        for p in paths
+    ]
+    for path, other in zip(paths[1:], results[1:], strict=True):
+        for name in ("beta", "effect_allele_frequency"):
+            np.testing.assert_allclose(
+                other[name].values, results[0][name].values, rtol=1e-6, err_msg=str(path)
+            )
 
 
 def test_several_alternates_are_refused(tmp_path):
