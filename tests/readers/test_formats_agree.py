@@ -206,6 +206,9 @@ def test_prefix_fields_and_family_ids_of_pgen(cohort, tmp_path):
     family = dasklmm.open_genotypes(tmp_path / "f")
     assert family["sample_id"].values[:3].tolist() == ["F0:0", "F1:0", "F2:1"]
     assert family.attrs["sample_ids_have_family"]
+    marks = "\ufeff#IID\tSEX\r\n" + "".join(f"{k}\u2028\u00a0x\t1\r\n" for k in range(60))
+    (tmp_path / "f.psam").write_text(marks, encoding="utf-8")
+    assert dasklmm.open_genotypes(tmp_path / "f.pgen")["sample_id"].values[7] == "7\u2028\u00a0x"
     (tmp_path / "f.psam").write_text("#IID\n" + "same\n" * 60)
     with pytest.raises(SampleError):
         dasklmm.open_genotypes(tmp_path / "f.pgen")
@@ -237,6 +240,16 @@ def test_layouts_of_bgen(tmp_path):
     (tmp_path / "l.sample").write_text("ID_1 ID_2 missing\n0 0 0\nf a 0\nf b 0\nf c 0\n")
     path.with_suffix(".bgen.bgi").unlink(missing_ok=True)  # none is needed
     ds = dasklmm.open_genotypes(path)
+    for text, message in (
+        ("ID_1 ID_2 missing\n0 0 0\nf a 0 1\nf b 0 1\nf c 0 1\n", "'f' has 4 fields, and the header 3"),
+        ("ID_1 ID_2 missing\n0 0 0\nf a 0\nf b\nf c 0\n", "'f' has 2 fields, and the header 3"),
+        ("ID_1 ID_2 missing\nf z 0\nf a 0\nf b 0\nf c 0\n", "the types f z 0 below"),
+        ("ID_1 ID_2 missing\n0 z 0\nf a 0\nf b 0\nf c 0\n", "the types 0 z 0 below"),
+        ("", "0 samples"),
+    ):
+        (tmp_path / "l.sample").write_text(text)
+        with pytest.raises(GenotypeFormatError, match=message):
+            dasklmm.open_genotypes(path)
     assert ds["sample_id"].values.tolist() == ["a", "b", "c"]
     assert ds["variant_id"].values.tolist() == ["v1", "X:200:A:G"]
     np.testing.assert_array_equal(ds["dosage"].values, [[1, 2, 0], [0, 2, 2]])
