@@ -20,6 +20,12 @@ logger = logging.getLogger(__name__)
 ATTEMPTS = 3
 PAUSE_SECONDS = 0.2
 
+# What genotypes may be given as, for messages.
+KNOWN = (
+    "a PLINK 1 .bed or a PLINK 2 .pgen, or the prefix of one, a .bgen, a netCDF file, a VCF-Zarr (dasklmm convert "
+    "makes one of a VCF), or a store of write_genotypes"
+)
+
 # Names of the Dask arrays that a reader made in this process.
 _issued: set[str] = set()
 

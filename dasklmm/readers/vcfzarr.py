@@ -13,7 +13,7 @@ import zarr
 from dasklmm.errors import GenotypeFormatError, StoreError
 from dasklmm.lazy import budget
 from dasklmm.numerics.genotypes import allele_counts, haploid_calls
-from dasklmm.readers.dataset import checked_ploidy, genotype_dataset, text
+from dasklmm.readers.dataset import KNOWN, checked_ploidy, genotype_dataset, text
 from dasklmm.store.genotypes import COORDINATES, UNFINISHED
 from dasklmm.store.places import is_local, reach
 from dasklmm.store.records import MARK
@@ -22,7 +22,11 @@ logger = logging.getLogger(__name__)
 
 CALLS = "call_genotype"
 DOSAGES = ("call_DS", "call_dosage")
+GENOTYPES = "genotypes.zarr"  # in a directory that dasklmm simulate made
 SITES = ("variant_contig", "variant_position", "variant_allele")
+
+# Chunks of calls that tell whether there are any.
+LOOKED_INTO = 5
 
 # Dosage of one allele, and its rounding in a VCF.
 MOST_OF_ONE = 1.01
@@ -198,7 +202,7 @@ def open_zarr(path: str, chunks: int | None, field: str) -> xr.Dataset:
     except (FileNotFoundError, ValueError, zarr.errors.NodeTypeValidationError) as error:
         raise GenotypeFormatError(
             f"{path!r} is not a Zarr group of genotypes. Give "
-            + ("a PLINK 1 .bed or its prefix, or a VCF-Zarr." if is_local(path) else "the URL of a VCF-Zarr.")
+            + (_instead(path) if is_local(path) else "the URL of a VCF-Zarr.")
         ) from error
     if group.attrs.get(UNFINISHED, False):
         raise GenotypeFormatError(
@@ -216,6 +220,12 @@ def open_zarr(path: str, chunks: int | None, field: str) -> xr.Dataset:
     if "dosage" in arrays:
         return _own(path, group, arrays, chunks)
     return _vcf(path, group, arrays, chunks, field)
+
+
+def _instead(path: str) -> str:
+    """What to give in place of a path that holds no group."""
+    inside = Path(path) / GENOTYPES
+    return f"{str(inside)!r}, which lies in it." if inside.is_dir() else f"{KNOWN}."
 
 
 def _required(path: str, group: zarr.Group, arrays: dict[str, zarr.Array], names: tuple[str, ...]) -> None:
@@ -286,8 +296,19 @@ def _vcf(
     path: str, group: zarr.Group, arrays: dict[str, zarr.Array], chunks: int | None, field: str
 ) -> xr.Dataset:
     _required(path, group, arrays, ("sample_id", *SITES, "contig_id"))
+    dosages = next((name for name in DOSAGES if name in arrays), None)
     use_calls = field == "genotype" or (field == "auto" and CALLS in arrays)
-    name = CALLS if use_calls else next((name for name in DOSAGES if name in arrays), None)
+    if field == "auto" and use_calls and dosages and _is_empty(arrays[CALLS]):
+        # a header may declare GT of which no row has any
+        logger.warning(
+            "%s: %s holds no call where it was looked into, so that %s is read; field='genotype' "
+            "(--field genotype) reads the calls",
+            path,
+            CALLS,
+            dosages,
+        )
+        use_calls = False
+    name = CALLS if use_calls else dosages
     if name is None or name not in arrays:
         wanted = CALLS if use_calls else " or ".join(DOSAGES)
         raise GenotypeFormatError(f"{path!r} holds no {wanted}, which field={field!r} needs.")
@@ -335,6 +356,15 @@ def _vcf(
     )
     out.attrs["sites_without_alternate"] = without
     return out
+
+
+def _is_empty(calls: zarr.Array) -> bool:
+    """Whether no call is there in five chunks, of the first samples, that lie evenly among the sites."""
+    if calls.ndim != 3 or 0 in calls.shape:
+        return False
+    sites, rows = calls.shape[0], calls.chunks[0]
+    starts = sorted({int(k) // rows * rows for k in np.linspace(0, sites - 1, LOOKED_INTO)})
+    return not any((np.asarray(calls[k : k + rows, : calls.chunks[1]]) >= 0).any() for k in starts)
 
 
 def _contigs(path: str, arrays: dict[str, zarr.Array]) -> np.ndarray:

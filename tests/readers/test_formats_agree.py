@@ -20,6 +20,7 @@ from click.testing import CliRunner
 import dasklmm
 from dasklmm.cli import main
 from dasklmm.errors import GenotypeFormatError, OptionError, SampleError, StoreError
+from dasklmm.readers.pgen import _has_dosages
 from dasklmm.readers.vcf import convert_vcf
 
 FORMATS = ("bed", "pgen", "bgen", "vcf", "dosage.pgen", "dosage.bgen", "nc")
@@ -212,6 +213,19 @@ def test_prefix_fields_and_family_ids_of_pgen(cohort, tmp_path):
     (tmp_path / "f.psam").write_text("#IID\n" + "same\n" * 60)
     with pytest.raises(SampleError):
         dasklmm.open_genotypes(tmp_path / "f.pgen")
+
+
+@pytest.mark.parametrize("of", [None, 65_535, 65_545])
+def test_dosages_of_one_variant_in_many_are_seen(tmp_path, of):
+    """The index of a .pgen is in blocks of 65,536; a record of dosages for all samples is of type 0x40."""
+    path, m = tmp_path / "m.pgen", 65_536 + 10
+    calls, dosages = np.array([0, 2], np.float32), np.array([1.25, 0.5], np.float32)
+    with pgenlib.PgenWriter(
+        str(path).encode(), 2, variant_ct=m, nonref_flags=False, dosage_present=True
+    ) as writer:
+        for j in range(m):
+            writer.append_dosages(dosages if j == of else calls)
+    assert _has_dosages(path, m) == (of is not None)
 
 
 @pytest.mark.parametrize(
@@ -442,7 +456,7 @@ def test_vcf_says_how_and_conversion_keeps_what_is_there(cohort, tmp_path):
     with pytest.raises(GenotypeFormatError, match=r"must be indexed.*bcftools index"):
         convert_vcf(vcf, tmp_path / "c.vcz")
     (tmp_path / "bad.vcf").write_text("no VCF\n")
-    with pytest.raises(GenotypeFormatError, match="cannot be converted"):
+    with pytest.raises(GenotypeFormatError, match="cannot be converted: it is no VCF"):
         convert_vcf(tmp_path / "bad.vcf", tmp_path / "bad.vcz")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.vcf"]
     with pytest.raises(GenotypeFormatError, match="there is no VCF"):
@@ -463,6 +477,85 @@ def test_an_indexed_vcf_of_several_contigs_is_its_contigs_one_by_one(cohort, tmp
     assert whole.drop_attrs().identical(parts.drop_attrs())
 
 
+def vcf_text(path, rows, *, contigs=("1",), samples=("a", "b")):
+    """A VCF of the given rows: contig, position and the fields from FORMAT on."""
+    lines = ["##fileformat=VCFv4.3", '##FILTER=<ID=PASS,Description="">']
+    lines += [f"##contig=<ID={contig}>" for contig in contigs]
+    lines += ['##FORMAT=<ID=GT,Number=1,Type=String,Description="Genotype">']
+    lines += ['##FORMAT=<ID=DS,Number=A,Type=Float,Description="Dosage">']
+    columns = [
+        "#CHROM",
+        "POS",
+        "ID",
+        "REF",
+        "ALT",
+        "QUAL",
+        "FILTER",
+        "INFO",
+        *(["FORMAT"] if samples else []),
+    ]
+    lines += ["\t".join([*columns, *samples])]
+    lines += ["\t".join([c, str(p), f"rs{p}", "G", "A", ".", "PASS", ".", *rest]) for c, p, *rest in rows]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("options", "rows", "message"),
+    [
+        ({"contigs": ()}, [("1", 7, "GT", "0/1", "1/1")], "'1' stands in its rows and in no .* ##contig"),
+        ({"samples": ()}, [("1", 7)], "has no samples"),
+        ({}, [("1", 7, "GT", "0/1")], "is cut short or damaged"),
+    ],
+)
+def test_a_vcf_that_cannot_be_converted_says_why(tmp_path, options, rows, message):
+    with pytest.raises(GenotypeFormatError, match=message) as raised:
+        convert_vcf(vcf_text(tmp_path / "v.vcf", rows, **options), tmp_path / "v.vcz")
+    assert "partial" not in str(raised.value)
+    assert [p.name for p in tmp_path.iterdir()] == ["v.vcf"]
+
+
+@pytest.mark.skipif(shutil.which("tabix") is None, reason="tabix, which indexes a VCF, is not installed")
+def test_an_indexed_vcf_that_is_cut_short_is_refused(cohort, tmp_path):
+    vcf = tmp_path / "c.vcf.gz"
+    shutil.copy(cohort[3]["vcf"].with_name("c.vcf.gz"), vcf)
+    subprocess.run(["tabix", "-p", "vcf", vcf], check=True)
+    vcf.write_bytes(vcf.read_bytes()[:-200])
+    with pytest.raises(GenotypeFormatError, match="is cut short or damaged"):
+        convert_vcf(vcf, tmp_path / "c.vcz")
+
+
+def test_what_is_no_vcf_is_not_given_to_a_converter(cohort, tmp_path):
+    with pytest.raises(GenotypeFormatError, match="no VCF or BCF, but starts with"):
+        convert_vcf(cohort[3]["bed"], tmp_path / "c.vcz")
+
+
+def test_conversions_leave_what_others_write_alone(tmp_path):
+    other = tmp_path / "v.vcz.partial"
+    other.mkdir()
+    (other / "chunk").write_text("of another conversion")
+    vcf = vcf_text(tmp_path / "v.vcf", [("1", 7, "GT", "0/1", "1/1")])
+    convert_vcf(vcf, tmp_path / "v.vcz")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["v.vcf", "v.vcz", "v.vcz.partial"]
+    assert (other / "chunk").exists()
+
+
+def test_dosages_are_read_where_gt_is_declared_only(tmp_path, caplog):
+    rows = [("1", p, "DS", "0.25", "1.5") for p in (7, 8)]
+    path = convert_vcf(vcf_text(tmp_path / "v.vcf", rows), tmp_path / "v.vcz")
+    assert "call_DS is read" not in caplog.text
+    ds = dasklmm.open_genotypes(path)
+    assert "call_genotype holds no call where it was looked into, so that call_DS is read" in caplog.text
+    np.testing.assert_array_equal(ds["dosage"].values, [[0.25, 1.5]] * 2)
+    assert ds.attrs["field"] == "dosage"
+    assert dasklmm.open_genotypes(path, field="genotype").attrs["field"] == "genotype"
+    caplog.clear()
+    rows[1] = ("1", 8, "GT:DS", "0/1:1", "1/1:2")
+    path = convert_vcf(vcf_text(tmp_path / "w.vcf", rows), tmp_path / "w.vcz")
+    assert dasklmm.open_genotypes(path).attrs["field"] == "genotype"
+    assert caplog.text.count("call_DS") == 0
+
+
 def test_convert_on_the_command_line(cohort, tmp_path):
     _, _, _, paths = cohort
     vcfs = [str(p) for p in sorted(paths["vcf"].parent.glob("c?.vcf.gz"))]
@@ -470,6 +563,13 @@ def test_convert_on_the_command_line(cohort, tmp_path):
     done = CliRunner().invoke(main, ["convert", *vcfs, str(tmp_path / "o.vcz"), "--quiet"])
     assert done.exit_code == 0, done.output
     assert "60 samples, 90 variants" in done.output
+    plain = subprocess.run(
+        [sys.executable, "-m", "dasklmm.cli", "convert", vcfs[0], str(tmp_path / "p.vcz")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "%|" not in plain.stderr  # a bar is for a terminal
     again = CliRunner().invoke(main, ["convert", *vcfs, str(tmp_path / "o.vcz")])
     assert again.exit_code == 1
     assert "exists already" in again.output
