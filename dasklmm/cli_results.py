@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -152,7 +153,9 @@ def convert(vcf: tuple[str, ...], out: str, workers: int, overwrite: bool, quiet
     """
     import dasklmm
 
-    dasklmm.convert_vcf(vcf, out, workers=workers, progress=not quiet, overwrite=overwrite)
+    # bars are for a terminal: in a file each step of one is a line
+    progress = not quiet and sys.stderr.isatty()
+    dasklmm.convert_vcf(vcf, out, workers=workers, progress=progress, overwrite=overwrite)
     ds = dasklmm.open_genotypes(out)
     click.echo(f"{ds.sizes['sample']:,} samples, {ds.sizes['variant']:,} variants: {out}")
 

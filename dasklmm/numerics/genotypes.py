@@ -498,11 +498,11 @@ def _converted(
 def allele_counts(
     calls: NDArray[Any], site: NDArray[np.integer[Any]], allele: NDArray[np.integer[Any]]
 ) -> NDArray[np.int8]:
-    """Copies of one allele in each call.
+    """Copies of one allele in each call, a haploid one on the scale of a diploid one: 0 or 2.
 
     Parameters
     ----------
-    calls : ndarray (site, sample, ploidy)
+    calls : ndarray (site, sample, ploidy), ploidy 1 or 2
         Allele numbers; -1 missing, -2 fill of a call of lower ploidy (VCF-Zarr spec 0.4).
     site, allele : ndarray (variant)
         Site and allele number that each row of the result counts.
@@ -514,4 +514,10 @@ def allele_counts(
     """
     known = ~(calls == -1).any(axis=2) & (calls >= 0).any(axis=2)
     counts = (calls[site] == allele[:, None, None]).sum(axis=2, dtype=np.int8)
+    counts[haploid_calls(calls)[site]] *= 2
     return np.where(known[site], counts, np.int8(-1))
+
+
+def haploid_calls(calls: NDArray[Any]) -> _Bool:
+    """Whether a call is of one allele, of calls (site, sample, ploidy) as `allele_counts` takes them."""
+    return np.asarray(((calls >= 0).sum(axis=2, dtype=np.int8) == 1) & ~(calls == -1).any(axis=2))

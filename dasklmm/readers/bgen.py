@@ -14,6 +14,7 @@ import xarray as xr
 from dasklmm.errors import GenotypeFormatError, MissingExtraError
 from dasklmm.readers.dataset import genotype_dataset, text, unnamed
 from dasklmm.readers.identity import needs_family, sample_identity
+from dasklmm.readers.lines import rows_of_fields
 
 # Variants from one remembered offset to the next: offsets travel with every task, so not all are kept.
 STEP = 32
@@ -21,6 +22,7 @@ STEP = 32
 WINDOW_BYTES = 32 * 1024**2
 # Offset of the first variant, then the header: its length, variants, samples, magic, flags.
 HEADER_BYTES = 24
+TYPES = frozenset("0DCPB")  # of a .sample's columns
 SAMPLE_IDS = 1 << 31  # of the flags: sample ids follow the header
 
 
@@ -88,12 +90,34 @@ class BgenRows:
                         rows.setdefault(row, []).append(place)
                     for row, variant in enumerate(islice(reader, max(rows) + 1)):
                         if row in rows:
-                            out[rows[row]] = variant.alt_dosage
+                            out[rows[row]] = _dosage(variant)
+        except GenotypeFormatError as error:
+            raise GenotypeFormatError(f"{self.path!r}: {error}") from error
         except (ValueError, IndexError, MemoryError, UnicodeDecodeError) as error:
             raise GenotypeFormatError(
                 f"{self.path!r} is damaged in variants {first * STEP:,} to {first * STEP + count:,} ({error}), or "
                 "was changed since it was opened. Copy or write it again."
             ) from error
+
+
+def _dosage(variant: Any) -> np.ndarray:
+    """Expected copies of the second allele (sample), a haploid call on the scale of a diploid one; NaN missing."""
+    if variant.layout == 1:
+        # the sum is the certainty of the call, which the package takes for 1
+        probabilities = variant.probabilities.astype(np.float64)
+        dosage: np.ndarray = probabilities @ (0.0, 1.0, 2.0) / probabilities.sum(axis=1)
+        return dosage
+    ploidy = variant.ploidy
+    if ploidy.max(initial=0) > 2:
+        raise GenotypeFormatError(
+            f"variant {variant.rsid!r} at {variant.chrom}:{variant.pos} has calls of ploidy {ploidy.max()}; "
+            "1 or 2 is needed. Leave such variants out."
+        )
+    dosage = variant.alt_dosage
+    if (ploidy != 2).any():
+        dosage[ploidy == 1] *= 2.0
+        dosage[ploidy == 0] = np.nan
+    return dosage
 
 
 def _bgen() -> Any:
@@ -118,7 +142,8 @@ def open_bgen(path: Path, chunks: int | None) -> xr.Dataset:
     Returns
     -------
     Dataset (variant, sample)
-        dosage : float32, expected copies of the second allele (0 to 2; 0 to 1 of a haploid call), NaN missing.
+        dosage : float32, expected copies of the second allele, 0 to 2 (of a haploid call twice its one), NaN
+        missing.
         The effect allele is the second, the other allele the first, which BGEN writers such as PLINK 2
         (ref-first) and QCTOOL give the reference.
 
@@ -215,17 +240,22 @@ def _samples(path: Path, embedded: list[str] | None, n: int) -> tuple[np.ndarray
             f"{str(path)!r} holds no sample ids, and there is no {beside.name!r} beside it. Put its .sample file "
             "there, under that name."
         )
-    try:
-        table = pd.read_csv(beside, sep=r"\s+", dtype=str, keep_default_na=False, skiprows=[1])
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise GenotypeFormatError(f"{str(beside)!r} is not a table of samples ({error}).") from error
-    if table.columns[:1].tolist() != ["ID_1"] or table.shape[0] != n:
+    lines = rows_of_fields(beside)
+    header, types, rows = (lines or [[]])[0], (lines[1:2] or [[]])[0], lines[2:]
+    if header[:1] != ["ID_1"] or types[:1] != ["0"] or not TYPES.issuperset(types) or len(rows) != n:
         raise GenotypeFormatError(
-            f"{str(beside)!r} has {table.shape[0]:,} samples below the columns {', '.join(table.columns[:3])}; "
-            f"{str(path)!r} has {n:,}, and a .sample file begins with the columns ID_1 and ID_2, and a line of "
-            "their types. Give the one that was written with it."
+            f"{str(beside)!r} has the columns {', '.join(header[:3])}, the types {' '.join(types[:3])} below them "
+            f"and then {len(rows):,} samples; {str(path)!r} has {n:,}, and a .sample file begins with the columns "
+            "ID_1 and ID_2 and a line of types, 0 of ids and of missing. Give the one that was written with it."
         )
-    family = "ID_2" in table.columns
-    iid = table["ID_2"] if family else table["ID_1"]
-    fid = table["ID_1"] if family else None
+    uneven = next((k for k, row in enumerate(lines) if len(row) != len(header)), None)
+    if uneven is not None:
+        raise GenotypeFormatError(
+            f"{str(beside)!r}: the row that starts with {lines[uneven][0]!r} has {len(lines[uneven])} fields, and "
+            f"the header {len(header)}."
+        )
+    family = "ID_2" in header
+    first = pd.Series([row[0] for row in rows], dtype=str)
+    iid = pd.Series([row[header.index("ID_2")] for row in rows], dtype=str) if family else first
+    fid = first if family else None
     return sample_identity(fid, iid), fid is not None and needs_family(iid)

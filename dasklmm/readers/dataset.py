@@ -12,13 +12,19 @@ import numpy as np
 import xarray as xr
 
 from dasklmm import schema
-from dasklmm.errors import GenotypeReadError
+from dasklmm.errors import GenotypeFormatError, GenotypeReadError
 from dasklmm.lazy import budget
 
 logger = logging.getLogger(__name__)
 
 ATTEMPTS = 3
 PAUSE_SECONDS = 0.2
+
+# What genotypes may be given as, for messages.
+KNOWN = (
+    "a PLINK 1 .bed or a PLINK 2 .pgen, or the prefix of one, a .bgen, a netCDF file, a VCF-Zarr (dasklmm convert "
+    "makes one of a VCF), or a store of write_genotypes"
+)
 
 # Names of the Dask arrays that a reader made in this process.
 _issued: set[str] = set()
@@ -78,6 +84,16 @@ def unnamed(
     return text(out)
 
 
+def checked_ploidy(path: str, ploidy: Any) -> int:
+    """Ploidy of genotypes, which frequencies are by; others than 1 and 2 are refused."""
+    if ploidy not in (1, 2):
+        raise GenotypeFormatError(
+            f"{path!r} holds genotypes of ploidy {ploidy}; 1 or 2 is needed. Others are not supported yet: allele "
+            "frequencies assume it."
+        )
+    return int(ploidy)
+
+
 def genotype_dataset(
     source: Any,
     *,
@@ -104,7 +120,7 @@ def genotype_dataset(
     stored_chunk : int
         Variants of a chunk in the file; "auto" blocks are a whole number of them.
     ploidy : int
-        Copies of a locus that a sample has.
+        Copies that a dosage counts at most.
 
     Notes
     -----

@@ -10,6 +10,7 @@ from pathlib import Path
 import xarray as xr
 
 from dasklmm.errors import GenotypeFormatError, OptionError
+from dasklmm.readers.dataset import KNOWN
 
 FIELDS = ("auto", "genotype", "dosage")
 VCF = (".vcf", ".vcf.gz", ".vcf.bgz", ".bcf")
@@ -31,18 +32,19 @@ def open_genotypes(path: str | Path, chunks: int | str = "auto", *, field: str =
         there would be under 16 blocks.
     field : {"auto", "genotype", "dosage"}
         What is read of a VCF-Zarr or a .pgen, which may hold both: hard calls or dosages. "auto": of a VCF-Zarr,
-        calls where there are any; of a .pgen, dosages where there are any. Of any other, which holds one of the
+        calls, unless five chunks of them are looked into and hold none while there are dosages, which the log
+        says; of a .pgen, dosages where there are any. Of any other, which holds one of the
         two, "auto" or the one it holds.
 
     Returns
     -------
     Dataset (variant, sample)
-        dosage : int8 copies of the effect allele (-1 missing), or float32 dosage (NaN missing); all
-        samples by a block of variants a chunk. Coordinates sample_id, variant_id, variant_contig (always
-        text), variant_position, variant_effect_allele, variant_other_allele. attrs: source, format, field
-        ("genotype" or "dosage"), ploidy; of a VCF-Zarr also
-        sites_without_alternate, which have no row; where PLINK's sample ids are FID:IID also
-        sample_ids_have_family.
+        dosage : int8 copies of the effect allele (-1 missing), or float32 dosage (NaN missing), 0 to 2, a haploid
+        call as the homozygous one; all samples by a block of variants a chunk. Coordinates sample_id,
+        variant_id, variant_contig (always text), variant_position, variant_effect_allele,
+        variant_other_allele. attrs: source, format, field ("genotype" or "dosage"), ploidy (2, unless a
+        Dataset that was written with another says so); of a VCF-Zarr also sites_without_alternate,
+        which have no row; where PLINK's sample ids are FID:IID also sample_ids_have_family.
 
     Notes
     -----
@@ -118,8 +120,7 @@ def _opened(text: str, size: int | None, field: str) -> xr.Dataset:
             return _file(Path(text), size)
         if not Path(text).exists():
             raise GenotypeFormatError(
-                f"there is nothing at {text!r}, nor a {bed.name!r} or {pgen.name!r}. Give a .bed, a .pgen, the "
-                "prefix of one, a .bgen, or a VCF-Zarr."
+                f"there is nothing at {text!r}, nor a {bed.name!r} or {pgen.name!r}. Give {KNOWN}."
             )
     from dasklmm.readers import vcfzarr
 
@@ -144,7 +145,4 @@ def _file(path: Path, chunks: int | None) -> xr.Dataset:
 
     if name.endswith(netcdf.SUFFIXES):
         return netcdf.open_netcdf(path, chunks)
-    raise GenotypeFormatError(
-        f"{str(path)!r} is a file of no format that is read here. A PLINK 1 .bed, a PLINK 2 .pgen, a .bgen, a "
-        "netCDF file, or a VCF-Zarr directory (dasklmm convert makes one from a VCF) is needed."
-    )
+    raise GenotypeFormatError(f"{str(path)!r} is a file of no format that is read here. Give {KNOWN}.")

@@ -10,7 +10,7 @@ import xarray as xr
 
 from dasklmm import schema
 from dasklmm.errors import GenotypeFormatError, MissingExtraError
-from dasklmm.readers.dataset import genotype_dataset, text
+from dasklmm.readers.dataset import checked_ploidy, genotype_dataset, text
 
 SUFFIXES = (".nc", ".nc4", ".cdf", ".h5", ".hdf5")
 COORDINATES = (
@@ -47,7 +47,7 @@ def open_netcdf(path: Path, chunks: int | None) -> xr.Dataset:
     Raises
     ------
     GenotypeFormatError
-        xarray cannot open it, or a name, dim or dtype is not as above.
+        xarray cannot open it, or a name, dim or dtype is not as above; or an attribute ploidy is neither 1 nor 2.
     MissingExtraError
         No library that reads such files is installed.
     """
@@ -101,4 +101,5 @@ def open_netcdf(path: Path, chunks: int | None) -> xr.Dataset:
             other_allele=text(ds["variant_other_allele"].values),
             path=name,
             file_format="xarray",
+            ploidy=checked_ploidy(name, ds.attrs.get("ploidy", 2)),
         )

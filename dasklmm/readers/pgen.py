@@ -12,6 +12,7 @@ import xarray as xr
 from dasklmm.errors import GenotypeFormatError, MissingExtraError
 from dasklmm.readers.dataset import genotype_dataset, text, unnamed
 from dasklmm.readers.identity import needs_family, sample_identity
+from dasklmm.readers.lines import rows_of_fields
 
 MAGIC = b"\x6c\x1b"
 MISSING = -9  # Pgenlib's, of calls and of dosages
@@ -223,16 +224,13 @@ def _variants(package: Any, pvar: Path) -> tuple[np.ndarray, ...]:
 
 def _samples(psam: Path) -> tuple[np.ndarray, bool]:
     """Sample ids, and whether they are FID:IID."""
-    try:
-        lines = [line for line in psam.read_text(encoding="utf-8").splitlines() if line[:2] != "##"]
-    except UnicodeDecodeError as error:
-        raise GenotypeFormatError(f"{str(psam)!r} is not text ({error}).") from error
+    fields = [row for row in rows_of_fields(psam) if row[0][:2] != "##"]
     header = ["FID", "IID"]  # of a .fam, which a .psam without a header is
-    if lines and lines[0].startswith("#"):
-        header = lines.pop(0)[1:].split()
+    if fields and fields[0][0].startswith("#"):
+        first, *others = fields.pop(0)
+        header = [first[1:], *others]
     if "IID" not in header:
         raise GenotypeFormatError(f"{str(psam)!r} has the columns {', '.join(header)}; IID is needed.")
-    fields = [line.split() for line in lines if line.strip()]
     short = next((k for k, row in enumerate(fields) if len(row) <= header.index("IID")), None)
     if short is not None:
         raise GenotypeFormatError(f"{str(psam)!r}: sample {short + 1} has no IID.")

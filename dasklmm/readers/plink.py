@@ -11,7 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from dasklmm.errors import GenotypeFormatError, MissingExtraError
-from dasklmm.readers.dataset import genotype_dataset, text
+from dasklmm.readers.dataset import genotype_dataset, text, unnamed
 from dasklmm.readers.identity import needs_family, sample_identity
 
 MAGIC = b"\x6c\x1b"
@@ -55,7 +55,8 @@ def open_plink(bed: Path, chunks: int | None) -> xr.Dataset:
     """Open a .bed with the .bim and .fam beside it. Lazy.
 
     The effect allele is allele 1 (.bim column 5), of which the .bed counts copies. Sample ids are the IIDs,
-    or FID:IID where IIDs repeat; then attrs["sample_ids_have_family"] is True.
+    or FID:IID where IIDs repeat; then attrs["sample_ids_have_family"] is True. A variant without an id is named
+    contig:position:allele 2:allele 1.
 
     Raises
     ------
@@ -74,6 +75,8 @@ def open_plink(bed: Path, chunks: int | None) -> xr.Dataset:
     m, n = len(variants), len(samples)
     with bed.open("rb") as file:
         start = file.read(3)
+    if not start:
+        raise GenotypeFormatError(f"{str(bed)!r} is empty. Copy it again, or make it with plink --make-bed.")
     if start[:2] != MAGIC or start[2:] != b"\x01":
         raise GenotypeFormatError(
             f"{str(bed)!r} starts with {start.hex()}, not 6c1b01: it is not a PLINK 1 .bed in variant-major "
@@ -92,16 +95,17 @@ def open_plink(bed: Path, chunks: int | None) -> xr.Dataset:
         raise GenotypeFormatError(
             f"{str(bim)!r}: column 4 holds positions that are not whole numbers ({error})."
         ) from error
+    contig, ids, effect, other = (text(variants[k]) for k in (0, 1, 4, 5))
     out = genotype_dataset(
         BedRows(str(bed.absolute()), (m, n)),
         chunks=chunks,
         stored_chunk=1,
         sample_id=sample_identity(samples[0], samples[1]),
-        contig=text(variants[0]),
+        contig=contig,
         position=position,
-        variant_id=text(variants[1]),
-        effect_allele=text(variants[4]),
-        other_allele=text(variants[5]),
+        variant_id=unnamed(ids, contig, position, other, effect),
+        effect_allele=effect,
+        other_allele=other,
         path=str(bed),
         file_format="PLINK 1",
     )

@@ -18,6 +18,7 @@ import pandas as pd
 from dasklmm import schema
 from dasklmm.errors import TableError
 from dasklmm.readers.identity import family_ids, sample_identity
+from dasklmm.readers.lines import FIELD
 from dasklmm.store.places import get, is_local, present, reach
 
 logger = logging.getLogger(__name__)
@@ -25,7 +26,9 @@ logger = logging.getLogger(__name__)
 # Share of rows from which -9 in a column looks like PLINK's missing code.
 MINUS_NINE_SHARE = 0.01
 
-MISSING = ["NA", "na", "nan", "NaN", "N/A", "", ".", "#NA"]
+# Spellings of missing, in small letters. "none" is one among numbers only: elsewhere it may be a category.
+MISSING = ("", ".", "na", "n/a", "nan", "null", "#na", "#n/a")
+MISSING_NUMBER = (*MISSING, "none")
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
@@ -41,9 +44,10 @@ def read_table(path: str | Path) -> pd.DataFrame:
     -------
     DataFrame
         Indexed by sample id (text: "001" stays "001"; FID:IID where IIDs repeat). Numeric columns are
-        float64, others text. Missing: NA, nan, ".", "#NA" or nothing; in a .fam's sixth column also -9,
-        which is PLINK's sign for it. Elsewhere -9 is a number, with a warning in the log where a column
-        holds it in at least 1 % of the rows. Where there are FIDs, attrs["alternate_ids"] is the list of
+        float64, others text. Missing: NA, N/A, NaN, null, #NA or #N/A in letters of any size, "." or nothing;
+        none in a column of numbers; in a .fam's sixth column also -9, which is PLINK's sign for
+        it. Elsewhere -9 is a number, with a warning in the log where a column holds it in at least 1 % of the
+        rows. Where there are FIDs, attrs["alternate_ids"] is the list of
         FID:IID, in the order of the rows as they were read.
 
     Raises
@@ -87,7 +91,7 @@ def read_ids(path: str | Path) -> list[str]:
     """
     path = _checked(path, "list of ids")
     with _open(path) as file:
-        lines = [line.split() for line in file if line.strip()]
+        lines = [fields for line in file if (fields := FIELD.findall(line))]
     if not lines:
         raise TableError(f"{path!r} is empty; an id a line is needed.")
     if all(len(words) == 1 for words in lines) and lines[0][0].lower() not in ("iid", "#iid", "sample_id"):
@@ -125,6 +129,7 @@ def _read(path: str, separator: str, *, quoted: bool = True) -> pd.DataFrame:
             dtype=str,
             keep_default_na=False,
             skipinitialspace=True,
+            compression="gzip" if is_local(path) and path.endswith(".gz") else None,
             quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
         )
     except pd.errors.EmptyDataError as error:
@@ -237,10 +242,11 @@ def _typed(values: pd.DataFrame, fid: pd.Series | None, iid: pd.Series) -> pd.Da
     columns = {}
     for name in values.columns:
         stripped = values[name].str.strip()
-        missing = stripped.isin(MISSING).to_numpy()
+        lowered = stripped.str.lower()
+        missing = lowered.isin(MISSING_NUMBER).to_numpy()
         numbers = pd.to_numeric(stripped.mask(missing), errors="coerce").to_numpy(dtype=np.float64)
         if np.isnan(numbers[~missing]).any():
-            columns[name] = stripped.mask(missing).astype("str").array
+            columns[name] = stripped.mask(lowered.isin(MISSING)).astype("str").array
         else:
             columns[name] = numbers
             nines = int((numbers == -9).sum())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,36 @@ def _is_vcf_zarr(path: Path) -> bool:
         return "vcf_zarr_version" in zarr.open_group(str(path), mode="r").attrs
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return False
+
+
+def _check_start(path: Path) -> None:
+    with path.open("rb") as file:
+        start = file.read(8)
+    if not start.startswith((b"##", b"#CHROM", b"BCF", b"\x1f\x8b")):
+        raise GenotypeFormatError(
+            f"{str(path)!r} cannot be converted: it is no VCF or BCF, but "
+            + (f"starts with {start!r}." if start else "empty.")
+            + " Other formats are read as they are."
+        )
+
+
+def _check_made(made: Path) -> None:
+    """Refuse now what this package could not read, or nobody scan."""
+    from dasklmm.readers.vcfzarr import CALLS, open_zarr
+
+    held = zarr.open_group(str(made), mode="r")
+    if not open_zarr(str(made), None, "genotype" if CALLS in held else "auto").sizes["sample"]:
+        raise GenotypeFormatError(
+            f"{str(made)!r} has no samples: its line #CHROM ends before the first. Give the VCF of the genotypes."
+        )
+
+
+def _said(error: Exception) -> str:
+    """What a library's error says, or its kind and that the file may be cut short."""
+    said = str(error).strip().rstrip(".")
+    if isinstance(error, AssertionError) or not said or "htslib" in said:
+        return f"it is cut short or damaged ({said or type(error).__name__})"
+    return said
 
 
 def convert_vcf(
@@ -65,7 +96,8 @@ def convert_vcf(
     MissingExtraError
         bio2zarr or cyvcf2 is not installed.
     GenotypeFormatError
-        A file is not there, or is no VCF that bio2zarr reads; or no genotype or dosage of it could be read here.
+        A file is not there, is no VCF that bio2zarr reads, has no samples, or is cut short; or no genotype or
+        dosage of it could be read here.
     StoreError
         `out` exists already, or is to be replaced and is no VCF-Zarr.
 
@@ -74,8 +106,9 @@ def convert_vcf(
     All fields are converted: GT becomes call_genotype, and DS call_DS, which `open_genotypes(…,
     field="dosage")` reads. Of GP alone no dosage is made.
 
-    It is written beside `out`, as ``*.partial``, and renamed when it is complete. An interrupted conversion starts
-    again; for cohorts where that hurts, bio2zarr's own vcf2zarr explode and encode go on by partitions.
+    It is written beside `out`, as ``*.partial`` with a name of its own, and renamed when it is complete. An
+    interrupted conversion starts again; for cohorts where that hurts, bio2zarr's own vcf2zarr explode and encode
+    go on by partitions.
 
     Cost: two passes over the data, with an intermediate form in the temporary directory (TMPDIR) about as large as
     the VCF.
@@ -95,6 +128,7 @@ def convert_vcf(
     for path in files:
         if not path.is_file():
             raise GenotypeFormatError(f"there is no VCF at {str(path)!r}.")
+        _check_start(path)
     if out.exists():
         if not overwrite:
             raise StoreError(f"{str(out)!r} exists already. Give another path, or overwrite (--overwrite).")
@@ -103,24 +137,25 @@ def convert_vcf(
                 f"{str(out)!r} holds something that is no VCF-Zarr, which is never replaced. Give another path."
             )
     vcf = _bio2zarr()
-    partial = out.with_name(f"{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    named = ", ".join(str(p) for p in files)
+    partial = out.with_name(f"{out.name}.{uuid.uuid4().hex}.partial")
     try:
         vcf.convert([str(p) for p in files], str(partial), worker_processes=workers, show_progress=progress)
-        from dasklmm.readers.vcfzarr import open_zarr
-
-        open_zarr(str(partial), None, "auto")  # one that this package cannot read is refused now
+        _check_made(partial)
         if overwrite and out.exists():
             shutil.rmtree(out)
         os.replace(partial, out)
-    except (ValueError, OSError, RuntimeError) as error:
-        if isinstance(error, GenotypeFormatError):
-            raise GenotypeFormatError(
-                str(error).replace(str(partial), ", ".join(str(p) for p in files))
-            ) from error
+    except GenotypeFormatError as error:
+        raise GenotypeFormatError(str(error).replace(str(partial), named)) from error
+    except KeyError as error:
         raise GenotypeFormatError(
-            f"{', '.join(str(p) for p in files)} cannot be converted: {error}. A whole, sorted VCF is "
-            "needed; one of several contigs is compressed by bgzip and indexed (bcftools index X.vcf.gz)."
+            f"{named} cannot be converted: {error} stands in its rows and in no line of its header. A contig "
+            "needs a line ##contig (bcftools reheader --fai writes them) or the file an index (bcftools index)."
+        ) from error
+    except Exception as error:  # bio2zarr and htslib raise what they like, a bare Exception too
+        raise GenotypeFormatError(
+            f"{named} cannot be converted: {_said(error)}. A whole, sorted VCF is needed; one of several contigs "
+            "is compressed by bgzip and indexed (bcftools index X.vcf.gz)."
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -12,8 +12,8 @@ import zarr
 
 from dasklmm.errors import GenotypeFormatError, StoreError
 from dasklmm.lazy import budget
-from dasklmm.numerics.genotypes import allele_counts
-from dasklmm.readers.dataset import genotype_dataset, text
+from dasklmm.numerics.genotypes import allele_counts, haploid_calls
+from dasklmm.readers.dataset import KNOWN, checked_ploidy, genotype_dataset, text
 from dasklmm.store.genotypes import COORDINATES, UNFINISHED
 from dasklmm.store.places import is_local, reach
 from dasklmm.store.records import MARK
@@ -22,7 +22,14 @@ logger = logging.getLogger(__name__)
 
 CALLS = "call_genotype"
 DOSAGES = ("call_DS", "call_dosage")
+GENOTYPES = "genotypes.zarr"  # in a directory that dasklmm simulate made
 SITES = ("variant_contig", "variant_position", "variant_allele")
+
+# Chunks of calls that tell whether there are any.
+LOOKED_INTO = 5
+
+# Dosage of one allele, and its rounding in a VCF.
+MOST_OF_ONE = 1.01
 
 # Bytes of calls that are counted at a time, so that temporaries stay small beside the block.
 TILE_BYTES = 8 * 1024**2
@@ -117,8 +124,48 @@ class CallRows(AlleleRows):
         out[...] = allele_counts(values[low : int(site.max()) + 1], site - low, allele)
 
 
+class HaploidRows(AlleleRows):
+    """Whether each call in call_genotype (site, sample, ploidy) is of one allele, bool."""
+
+    def fill(self, out: np.ndarray, values: np.ndarray, site: np.ndarray, allele: np.ndarray) -> None:
+        """Tell calls apart."""
+        low = int(site.min())
+        out[...] = haploid_calls(values[low : int(site.max()) + 1])[site - low]
+
+
 class DosageRows(AlleleRows):
-    """Dosage of each ALT allele, from (site, sample) or (site, sample, ALT), float32."""
+    """Dosage of each ALT allele, from (site, sample) or (site, sample, ALT), float32.
+
+    Parameters
+    ----------
+    array, dtype, site, allele
+        As of AlleleRows.
+    calls : zarr.Array (site, sample, ploidy) or None
+        Calls beside them, which tell which are haploid: their dosage of 0 to 1 is doubled.
+    """
+
+    def __init__(
+        self,
+        array: zarr.Array,
+        dtype: Any,
+        site: np.ndarray,
+        allele: np.ndarray,
+        calls: zarr.Array | None = None,
+    ) -> None:
+        super().__init__(array, dtype, site, allele)
+        self.haploid = None if calls is None else HaploidRows(calls, np.bool_, site, allele)
+
+    def __getitem__(self, index: tuple[Any, Any]) -> np.ndarray:
+        out = super().__getitem__(index)
+        if self.haploid is not None:
+            haploid = self.haploid[index]
+            if (out[haploid] > MOST_OF_ONE).any():
+                raise GenotypeFormatError(
+                    f"{str(self.array.store_path)!r} holds dosages above 1 of haploid calls (GT). Read the calls "
+                    "with field='genotype', or make DS anew."
+                )
+            out[haploid] *= 2
+        return out
 
     def fill(self, out: np.ndarray, values: np.ndarray, site: np.ndarray, allele: np.ndarray) -> None:
         """Take the dosages of alleles; -1 (missing) and -2 (fill) become NaN, as the spec's NaNs are."""
@@ -155,7 +202,7 @@ def open_zarr(path: str, chunks: int | None, field: str) -> xr.Dataset:
     except (FileNotFoundError, ValueError, zarr.errors.NodeTypeValidationError) as error:
         raise GenotypeFormatError(
             f"{path!r} is not a Zarr group of genotypes. Give "
-            + ("a PLINK 1 .bed or its prefix, or a VCF-Zarr." if is_local(path) else "the URL of a VCF-Zarr.")
+            + (_instead(path) if is_local(path) else "the URL of a VCF-Zarr.")
         ) from error
     if group.attrs.get(UNFINISHED, False):
         raise GenotypeFormatError(
@@ -173,6 +220,12 @@ def open_zarr(path: str, chunks: int | None, field: str) -> xr.Dataset:
     if "dosage" in arrays:
         return _own(path, group, arrays, chunks)
     return _vcf(path, group, arrays, chunks, field)
+
+
+def _instead(path: str) -> str:
+    """What to give in place of a path that holds no group."""
+    inside = Path(path) / GENOTYPES
+    return f"{str(inside)!r}, which lies in it." if inside.is_dir() else f"{KNOWN}."
 
 
 def _required(path: str, group: zarr.Group, arrays: dict[str, zarr.Array], names: tuple[str, ...]) -> None:
@@ -201,15 +254,6 @@ def _check_lengths(
             raise GenotypeFormatError(
                 f"{path!r}: {other} has shape {arrays[other].shape}, with {sites} variants."
             )
-
-
-def _ploidy(path: str, ploidy: Any) -> int:
-    if ploidy not in (1, 2):
-        raise GenotypeFormatError(
-            f"{path!r} holds genotypes of ploidy {ploidy}; 1 or 2 is needed. Others are not supported yet: allele "
-            "frequencies assume it."
-        )
-    return int(ploidy)
 
 
 def _own(path: str, group: zarr.Group, arrays: dict[str, zarr.Array], chunks: int | None) -> xr.Dataset:
@@ -241,7 +285,7 @@ def _own(path: str, group: zarr.Group, arrays: dict[str, zarr.Array], chunks: in
         other_allele=text(arrays["variant_other_allele"][...]),
         path=path,
         file_format="dasklmm",
-        ploidy=_ploidy(path, group.attrs.get("ploidy", 2)),
+        ploidy=checked_ploidy(path, group.attrs.get("ploidy", 2)),
     )
     if group.attrs.get("sample_ids_have_family", False):
         out.attrs["sample_ids_have_family"] = True
@@ -252,14 +296,26 @@ def _vcf(
     path: str, group: zarr.Group, arrays: dict[str, zarr.Array], chunks: int | None, field: str
 ) -> xr.Dataset:
     _required(path, group, arrays, ("sample_id", *SITES, "contig_id"))
+    dosages = next((name for name in DOSAGES if name in arrays), None)
     use_calls = field == "genotype" or (field == "auto" and CALLS in arrays)
-    name = CALLS if use_calls else next((name for name in DOSAGES if name in arrays), None)
+    if field == "auto" and use_calls and dosages and _is_empty(arrays[CALLS]):
+        # a header may declare GT of which no row has any
+        logger.warning(
+            "%s: %s holds no call where it was looked into, so that %s is read; field='genotype' "
+            "(--field genotype) reads the calls",
+            path,
+            CALLS,
+            dosages,
+        )
+        use_calls = False
+    name = CALLS if use_calls else dosages
     if name is None or name not in arrays:
         wanted = CALLS if use_calls else " or ".join(DOSAGES)
         raise GenotypeFormatError(f"{path!r} holds no {wanted}, which field={field!r} needs.")
     array = arrays[name]
     _check_lengths(path, arrays, name, (3,) if use_calls else (2, 3), (*SITES, "variant_id"))
-    ploidy = _ploidy(path, array.shape[2]) if use_calls else 2
+    if use_calls:
+        checked_ploidy(path, array.shape[2])
     alleles = text(arrays["variant_allele"][...])
     if alleles.ndim != 2:
         raise GenotypeFormatError(f"{path!r}: variant_allele has shape {alleles.shape}; two dims are needed.")
@@ -279,7 +335,12 @@ def _vcf(
     contig = _contigs(path, arrays)[site]
     position = np.asarray(arrays["variant_position"][...], dtype=np.int64)[site]
     reference, alternate = alleles[site, 0], alleles[site, allele]
-    source = CallRows(array, np.int8, site, allele) if use_calls else DosageRows(array, "f4", site, allele)
+    calls = arrays.get(CALLS)
+    if calls is not None and (calls.shape[:2] != array.shape[:2] or calls.shape[2:] not in ((1,), (2,))):
+        calls = None
+    source = (
+        CallRows(array, np.int8, site, allele) if use_calls else DosageRows(array, "f4", site, allele, calls)
+    )
     out = genotype_dataset(
         source,
         chunks=chunks or _blocks(site, alleles.shape[0], array),
@@ -292,10 +353,18 @@ def _vcf(
         other_allele=reference,
         path=path,
         file_format="VCF-Zarr",
-        ploidy=ploidy,
     )
     out.attrs["sites_without_alternate"] = without
     return out
+
+
+def _is_empty(calls: zarr.Array) -> bool:
+    """Whether no call is there in five chunks, of the first samples, that lie evenly among the sites."""
+    if calls.ndim != 3 or 0 in calls.shape:
+        return False
+    sites, rows = calls.shape[0], calls.chunks[0]
+    starts = sorted({int(k) // rows * rows for k in np.linspace(0, sites - 1, LOOKED_INTO)})
+    return not any((np.asarray(calls[k : k + rows, : calls.chunks[1]]) >= 0).any() for k in starts)
 
 
 def _contigs(path: str, arrays: dict[str, zarr.Array]) -> np.ndarray:

@@ -116,7 +116,10 @@ def chunk_rows(variants: int, samples: int, itemsize: int) -> int:
 
 
 def _write(ds: xr.Dataset, dosage: da.Array, target: str) -> None:
-    group = zarr.open_group(target, mode="w", zarr_format=3, attributes={UNFINISHED: True, MARK: "genotypes"})
+    attributes = {UNFINISHED: True, MARK: "genotypes"}
+    if (ploidy := int(ds.attrs.get("ploidy", 2))) != 2:  # frequencies are by it
+        attributes["ploidy"] = ploidy
+    group = zarr.open_group(target, mode="w", zarr_format=3, attributes=attributes)
     for name in COORDINATES:
         values: Any = np.asarray(ds[name].values)
         if values.dtype.kind in "UOT":

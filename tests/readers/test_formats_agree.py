@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import shutil
+import struct
 import subprocess
 import sys
 
@@ -19,6 +20,7 @@ from click.testing import CliRunner
 import dasklmm
 from dasklmm.cli import main
 from dasklmm.errors import GenotypeFormatError, OptionError, SampleError, StoreError
+from dasklmm.readers.pgen import _has_dosages
 from dasklmm.readers.vcf import convert_vcf
 
 FORMATS = ("bed", "pgen", "bgen", "vcf", "dosage.pgen", "dosage.bgen", "nc")
@@ -205,9 +207,25 @@ def test_prefix_fields_and_family_ids_of_pgen(cohort, tmp_path):
     family = dasklmm.open_genotypes(tmp_path / "f")
     assert family["sample_id"].values[:3].tolist() == ["F0:0", "F1:0", "F2:1"]
     assert family.attrs["sample_ids_have_family"]
+    marks = "\ufeff#IID\tSEX\r\n" + "".join(f"{k}\u2028\u00a0x\t1\r\n" for k in range(60))
+    (tmp_path / "f.psam").write_text(marks, encoding="utf-8")
+    assert dasklmm.open_genotypes(tmp_path / "f.pgen")["sample_id"].values[7] == "7\u2028\u00a0x"
     (tmp_path / "f.psam").write_text("#IID\n" + "same\n" * 60)
     with pytest.raises(SampleError):
         dasklmm.open_genotypes(tmp_path / "f.pgen")
+
+
+@pytest.mark.parametrize("of", [None, 65_535, 65_545])
+def test_dosages_of_one_variant_in_many_are_seen(tmp_path, of):
+    """The index of a .pgen is in blocks of 65,536; a record of dosages for all samples is of type 0x40."""
+    path, m = tmp_path / "m.pgen", 65_536 + 10
+    calls, dosages = np.array([0, 2], np.float32), np.array([1.25, 0.5], np.float32)
+    with pgenlib.PgenWriter(
+        str(path).encode(), 2, variant_ct=m, nonref_flags=False, dosage_present=True
+    ) as writer:
+        for j in range(m):
+            writer.append_dosages(dosages if j == of else calls)
+    assert _has_dosages(path, m) == (of is not None)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +239,7 @@ def test_a_field_that_a_format_does_not_hold_is_refused(cohort, name, held, othe
 
 
 def test_layouts_of_bgen(tmp_path):
-    """Phased, haploid and mixed ploidy give copies of the second allele; ids come from a .sample."""
+    """Phased, haploid and mixed ploidy give copies of the second allele, of 2; ids come from a .sample."""
     path = tmp_path / "l.bgen"
     with bgen.BgenWriter(str(path), 3, samples=[]) as writer:
         phased = np.array([[1, 0, 0, 1.0], [0, 1, 0, 1], [1, 0, 1, 0]])
@@ -236,9 +254,105 @@ def test_layouts_of_bgen(tmp_path):
     (tmp_path / "l.sample").write_text("ID_1 ID_2 missing\n0 0 0\nf a 0\nf b 0\nf c 0\n")
     path.with_suffix(".bgen.bgi").unlink(missing_ok=True)  # none is needed
     ds = dasklmm.open_genotypes(path)
+    for text, message in (
+        ("ID_1 ID_2 missing\n0 0 0\nf a 0 1\nf b 0 1\nf c 0 1\n", "'f' has 4 fields, and the header 3"),
+        ("ID_1 ID_2 missing\n0 0 0\nf a 0\nf b\nf c 0\n", "'f' has 2 fields, and the header 3"),
+        ("ID_1 ID_2 missing\nf z 0\nf a 0\nf b 0\nf c 0\n", "the types f z 0 below"),
+        ("ID_1 ID_2 missing\n0 z 0\nf a 0\nf b 0\nf c 0\n", "the types 0 z 0 below"),
+        ("", "0 samples"),
+    ):
+        (tmp_path / "l.sample").write_text(text)
+        with pytest.raises(GenotypeFormatError, match=message):
+            dasklmm.open_genotypes(path)
     assert ds["sample_id"].values.tolist() == ["a", "b", "c"]
     assert ds["variant_id"].values.tolist() == ["v1", "X:200:A:G"]
-    np.testing.assert_array_equal(ds["dosage"].values, [[1, 2, 0], [0, 1, 2]])
+    np.testing.assert_array_equal(ds["dosage"].values, [[1, 2, 0], [0, 2, 2]])
+
+
+def bgen_file(path, layout, body):
+    """A .bgen of one variant (1:100, A and G) and four samples, by the letter of its specification."""
+
+    def counted(text, form):
+        return struct.pack(form, len(text)) + text
+
+    names = b"".join(counted(sample, "<H") for sample in (b"a", b"b", b"c", b"d"))
+    samples = struct.pack("<II", 8 + len(names), 4) + names
+    header = struct.pack("<III4sI", 20, 1, 4, b"bgen", (layout << 2) | (1 << 31))
+    variant = struct.pack("<I", 4) if layout == 1 else b""
+    variant += counted(b"v", "<H") + counted(b"rs1", "<H") + counted(b"1", "<H") + struct.pack("<I", 100)
+    variant += struct.pack("<H", 2) if layout == 2 else b""
+    variant += counted(b"A", "<I") + counted(b"G", "<I")
+    variant += struct.pack("<I", len(body)) + body if layout == 2 else body
+    path.write_bytes(struct.pack("<I", 20 + len(samples)) + header + samples + variant)
+    return path
+
+
+def test_probabilities_of_layout_1_that_do_not_sum_to_1(tmp_path):
+    p = np.array([[0, 1, 0], [0.1, 0.1, 0.1], [0, 0, 0], [0.125, 0.25, 0.125]])
+    body = np.round(p * 32768).astype("<u2").tobytes()
+    got = dasklmm.open_genotypes(bgen_file(tmp_path / "a.bgen", 1, body))["dosage"].values
+    np.testing.assert_allclose(got, [[1, 1, np.nan, 1]], rtol=1e-6)
+
+
+def test_ploidy_of_bgen(tmp_path):
+    """Without a chromosome there is no call; with three there is no reading."""
+    for ploidies, values in (((0, 2, 1, 2), [0, 255, 0, 0, 0]), ((3, 2, 2, 2), [0] * 9)):
+        body = struct.pack("<IHBB", 4, 2, min(ploidies), max(ploidies)) + bytes(ploidies) + b"\0\x08"
+        ds = dasklmm.open_genotypes(bgen_file(tmp_path / f"{max(ploidies)}.bgen", 2, body + bytes(values)))
+        if max(ploidies) == 2:
+            np.testing.assert_array_equal(ds["dosage"].values, [[np.nan, 1, 2, 2]])
+        else:
+            with pytest.raises(GenotypeFormatError, match=r"'rs1' at 1:100 has calls of ploidy 3"):
+                ds["dosage"].compute()
+
+
+def test_the_x_of_men_is_the_same_in_all_formats(tmp_path):
+    """Haploid calls of a VCF and a BGEN count as PLINK holds them: frequencies and betas agree."""
+    n, rng = 40, np.random.default_rng(2)
+    ds = dasklmm.simulate(n, 30, n_contigs=2, missing_rate=0.0, seed=3)
+    ds = ds.assign_coords(variant_contig=("variant", np.where(np.arange(30) < 15, "X", "2")))
+    men = rng.random(n) < 0.5
+    calls = ds["dosage"].values.astype(np.int8)
+    calls[:15, men] = 2 * rng.integers(0, 2, (15, men.sum()))
+    write_bed(tmp_path / "c.bed", calls, ds)
+    with bgen.BgenWriter(str(tmp_path / "b.bgen"), n, samples=ds["sample_id"].values.tolist()) as writer:
+        for j, row in enumerate(calls):
+            ploidy = np.where(men & (j < 15), 1, 2).astype(np.uint8)
+            haploid = (ploidy == 1)[:, None]
+            g = np.where(haploid, np.nan, np.eye(3)[row])
+            g[:, :2] = np.where(haploid, np.eye(2)[row // 2], g[:, :2])
+            one = ds.isel(variant=j)
+            alleles = [str(one[f"variant_{which}_allele"].values) for which in ("other", "effect")]
+            name, contig = str(one["variant_id"].values), str(one["variant_contig"].values)
+            writer.add_variant(
+                name, name, contig, int(one["variant_position"].values), alleles, g, ploidy=ploidy
+            )
+    texts = [["0/0", "0/1", "1/1"], ["0", "?", "1"]]
+    lines = ["##fileformat=VCFv4.3", '##FILTER=<ID=PASS,Description="">', "##contig=<ID=X>"]
+    lines += ["##contig=<ID=2>", '##FORMAT=<ID=GT,Number=1,Type=String,Description="Genotype">']
+    columns = ["#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO", "FORMAT"]
+    lines += ["\t".join([*columns, *ds["sample_id"].values.tolist()])]
+    vcfs = []
+    for contig, rows in (("X", range(15)), ("2", range(15, 30))):
+        body = []
+        for j in rows:
+            one = ds.isel(variant=j)
+            fields = [str(one[f"variant_{k}"].values) for k in ("position", "id", "other_allele")]
+            fields += [str(one["variant_effect_allele"].values), ".", "PASS", ".", "GT"]
+            gt = [texts[int(man and contig == "X")][call] for man, call in zip(men, calls[j], strict=True)]
+            body.append("\t".join([contig, *fields, *gt]))
+        vcfs.append(tmp_path / f"{contig}.vcf")
+        vcfs[-1].write_text("\n".join([*lines, *body]) + "\n")
+    paths = [tmp_path / "c.bed", tmp_path / "b.bgen", convert_vcf(vcfs, tmp_path / "v.vcz")]
+    results = [
+        dasklmm.gwas(dasklmm.open_genotypes(p), ds["phenotype"].rename("y"), loco=False, precision="double")
+        for p in paths
+    ]
+    for path, other in zip(paths[1:], results[1:], strict=True):
+        for name in ("beta", "effect_allele_frequency"):
+            np.testing.assert_allclose(
+                other[name].values, results[0][name].values, rtol=1e-6, err_msg=str(path)
+            )
 
 
 def test_several_alternates_are_refused(tmp_path):
@@ -342,7 +456,7 @@ def test_vcf_says_how_and_conversion_keeps_what_is_there(cohort, tmp_path):
     with pytest.raises(GenotypeFormatError, match=r"must be indexed.*bcftools index"):
         convert_vcf(vcf, tmp_path / "c.vcz")
     (tmp_path / "bad.vcf").write_text("no VCF\n")
-    with pytest.raises(GenotypeFormatError, match="cannot be converted"):
+    with pytest.raises(GenotypeFormatError, match="cannot be converted: it is no VCF"):
         convert_vcf(tmp_path / "bad.vcf", tmp_path / "bad.vcz")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.vcf"]
     with pytest.raises(GenotypeFormatError, match="there is no VCF"):
@@ -363,6 +477,85 @@ def test_an_indexed_vcf_of_several_contigs_is_its_contigs_one_by_one(cohort, tmp
     assert whole.drop_attrs().identical(parts.drop_attrs())
 
 
+def vcf_text(path, rows, *, contigs=("1",), samples=("a", "b")):
+    """A VCF of the given rows: contig, position and the fields from FORMAT on."""
+    lines = ["##fileformat=VCFv4.3", '##FILTER=<ID=PASS,Description="">']
+    lines += [f"##contig=<ID={contig}>" for contig in contigs]
+    lines += ['##FORMAT=<ID=GT,Number=1,Type=String,Description="Genotype">']
+    lines += ['##FORMAT=<ID=DS,Number=A,Type=Float,Description="Dosage">']
+    columns = [
+        "#CHROM",
+        "POS",
+        "ID",
+        "REF",
+        "ALT",
+        "QUAL",
+        "FILTER",
+        "INFO",
+        *(["FORMAT"] if samples else []),
+    ]
+    lines += ["\t".join([*columns, *samples])]
+    lines += ["\t".join([c, str(p), f"rs{p}", "G", "A", ".", "PASS", ".", *rest]) for c, p, *rest in rows]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("options", "rows", "message"),
+    [
+        ({"contigs": ()}, [("1", 7, "GT", "0/1", "1/1")], "'1' stands in its rows and in no .* ##contig"),
+        ({"samples": ()}, [("1", 7)], "has no samples"),
+        ({}, [("1", 7, "GT", "0/1")], "is cut short or damaged"),
+    ],
+)
+def test_a_vcf_that_cannot_be_converted_says_why(tmp_path, options, rows, message):
+    with pytest.raises(GenotypeFormatError, match=message) as raised:
+        convert_vcf(vcf_text(tmp_path / "v.vcf", rows, **options), tmp_path / "v.vcz")
+    assert "partial" not in str(raised.value)
+    assert [p.name for p in tmp_path.iterdir()] == ["v.vcf"]
+
+
+@pytest.mark.skipif(shutil.which("tabix") is None, reason="tabix, which indexes a VCF, is not installed")
+def test_an_indexed_vcf_that_is_cut_short_is_refused(cohort, tmp_path):
+    vcf = tmp_path / "c.vcf.gz"
+    shutil.copy(cohort[3]["vcf"].with_name("c.vcf.gz"), vcf)
+    subprocess.run(["tabix", "-p", "vcf", vcf], check=True)
+    vcf.write_bytes(vcf.read_bytes()[:-200])
+    with pytest.raises(GenotypeFormatError, match="is cut short or damaged"):
+        convert_vcf(vcf, tmp_path / "c.vcz")
+
+
+def test_what_is_no_vcf_is_not_given_to_a_converter(cohort, tmp_path):
+    with pytest.raises(GenotypeFormatError, match="no VCF or BCF, but starts with"):
+        convert_vcf(cohort[3]["bed"], tmp_path / "c.vcz")
+
+
+def test_conversions_leave_what_others_write_alone(tmp_path):
+    other = tmp_path / "v.vcz.partial"
+    other.mkdir()
+    (other / "chunk").write_text("of another conversion")
+    vcf = vcf_text(tmp_path / "v.vcf", [("1", 7, "GT", "0/1", "1/1")])
+    convert_vcf(vcf, tmp_path / "v.vcz")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["v.vcf", "v.vcz", "v.vcz.partial"]
+    assert (other / "chunk").exists()
+
+
+def test_dosages_are_read_where_gt_is_declared_only(tmp_path, caplog):
+    rows = [("1", p, "DS", "0.25", "1.5") for p in (7, 8)]
+    path = convert_vcf(vcf_text(tmp_path / "v.vcf", rows), tmp_path / "v.vcz")
+    assert "call_DS is read" not in caplog.text
+    ds = dasklmm.open_genotypes(path)
+    assert "call_genotype holds no call where it was looked into, so that call_DS is read" in caplog.text
+    np.testing.assert_array_equal(ds["dosage"].values, [[0.25, 1.5]] * 2)
+    assert ds.attrs["field"] == "dosage"
+    assert dasklmm.open_genotypes(path, field="genotype").attrs["field"] == "genotype"
+    caplog.clear()
+    rows[1] = ("1", 8, "GT:DS", "0/1:1", "1/1:2")
+    path = convert_vcf(vcf_text(tmp_path / "w.vcf", rows), tmp_path / "w.vcz")
+    assert dasklmm.open_genotypes(path).attrs["field"] == "genotype"
+    assert caplog.text.count("call_DS") == 0
+
+
 def test_convert_on_the_command_line(cohort, tmp_path):
     _, _, _, paths = cohort
     vcfs = [str(p) for p in sorted(paths["vcf"].parent.glob("c?.vcf.gz"))]
@@ -370,6 +563,13 @@ def test_convert_on_the_command_line(cohort, tmp_path):
     done = CliRunner().invoke(main, ["convert", *vcfs, str(tmp_path / "o.vcz"), "--quiet"])
     assert done.exit_code == 0, done.output
     assert "60 samples, 90 variants" in done.output
+    plain = subprocess.run(
+        [sys.executable, "-m", "dasklmm.cli", "convert", vcfs[0], str(tmp_path / "p.vcz")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "%|" not in plain.stderr  # a bar is for a terminal
     again = CliRunner().invoke(main, ["convert", *vcfs, str(tmp_path / "o.vcz")])
     assert again.exit_code == 1
     assert "exists already" in again.output

@@ -166,6 +166,8 @@ def test_attributes_of_a_store(tmp_path, cohort):
     assert "sample_ids_have_family" not in ds.attrs
     write_genotypes(cohort.assign(dosage=cohort["dosage"].astype(float)), tmp_path / "f.zarr")
     assert dasklmm.open_genotypes(tmp_path / "f.zarr").attrs["field"] == "dosage"
+    write_genotypes(cohort.assign_attrs(ploidy=1), tmp_path / "h.zarr")
+    assert dasklmm.open_genotypes(tmp_path / "h.zarr").attrs["ploidy"] == 1
     group = zarr.open_group(str(tmp_path / "g.zarr"), mode="a")
     group.update_attributes({"ploidy": 1, "sample_ids_have_family": True})
     ds = dasklmm.open_genotypes(tmp_path / "g.zarr")

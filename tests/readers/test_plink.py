@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from bed_reader import to_bed
 
 import dasklmm
+from dasklmm.datasets import write_cohort
 from dasklmm.errors import GenotypeFormatError, MissingExtraError, OptionError, SampleError
+from dasklmm.readers.dataset import KNOWN
 
 M, N = 37, 23
 
@@ -88,6 +92,9 @@ def test_files_that_do_not_belong_together(tmp_path, calls):
     bed.write_bytes(b"\x6c\x1b\x00" + whole[3:])
     with pytest.raises(GenotypeFormatError, match=r"6c1b00.*variant-major"):
         dasklmm.open_genotypes(bed)
+    bed.write_bytes(b"")
+    with pytest.raises(GenotypeFormatError, match=r"c\.bed' is empty"):
+        dasklmm.open_genotypes(bed)
     bed.write_bytes(whole)
     (tmp_path / "c.bim").rename(tmp_path / "d.bim")
     with pytest.raises(GenotypeFormatError, match=r"c\.bim' is missing"):
@@ -101,8 +108,14 @@ def test_nothing_there_and_other_files(tmp_path):
     with pytest.raises(GenotypeFormatError, match="file of no format"):
         dasklmm.open_genotypes(tmp_path / "x.txt")
     (tmp_path / "empty").mkdir()
+    for name in ("none", "x.txt", "empty"):  # one list of formats in all
+        with pytest.raises(GenotypeFormatError, match=re.escape(f" Give {KNOWN}.")):
+            dasklmm.open_genotypes(tmp_path / name)
     with pytest.raises(GenotypeFormatError, match="not a Zarr group"):
         dasklmm.open_genotypes(tmp_path / "empty")
+    write_cohort(dasklmm.simulate(20, 10), tmp_path / "cohort")
+    with pytest.raises(GenotypeFormatError, match=r"Give '.*cohort/genotypes\.zarr', which lies in it"):
+        dasklmm.open_genotypes(tmp_path / "cohort")
     with pytest.raises(OptionError, match="chunks is 0"):
         dasklmm.open_genotypes(tmp_path, chunks=0)
     with pytest.raises(OptionError, match="field is 'gp'"):
@@ -171,6 +184,15 @@ def decoded(bed, m, n, rows):
     stored = np.memmap(bed, np.uint8, "r", 3, (m, (n + 3) // 4))[rows]
     pairs = (stored[:, :, None] >> np.array([0, 2, 4, 6], np.uint8)) & 3
     return np.array([2, -1, 1, 0])[pairs.reshape(len(rows), -1)[:, :n]]
+
+
+def test_variants_without_an_id_are_named(tmp_path, calls):
+    bed = write(tmp_path, calls)
+    lines = (tmp_path / "c.bim").read_text().replace("rs3\t", ".\t").splitlines(keepends=True)
+    (tmp_path / "c.bim").write_text("".join(lines))
+    contig, _, _, position, first, second = lines[3].split()
+    ids = dasklmm.open_genotypes(bed)["variant_id"].values
+    assert ids[2:4].tolist() == ["rs2", f"{contig}:{position}:{second}:{first}"]
 
 
 def test_bytes_decoded_by_hand(tmp_path, calls):

@@ -52,8 +52,22 @@ def test_categories_stay_text(tmp_path):
     assert got["site"].dtype != np.dtype(object)
 
 
+def test_spellings_of_missing(tmp_path):
+    given = ("NAN", "n/a", "Null", "NA", "#N/A", "nan", ".", "NONE")
+    rows = "".join(f"s{k}\t{value}\t{value}\n" for k, value in enumerate((*given, "3")))
+    got = table(tmp_path, f"IID\tx\tsite\n{rows}b\t4\tOslo\n")
+    np.testing.assert_array_equal(got["x"], [np.nan] * 8 + [3.0, 4.0])
+    # among words, none is one
+    assert got["site"].dropna().tolist() == ["NONE", "3", "Oslo"]
+
+
+def test_a_name_says_nothing_of_compression_but_gz(tmp_path):
+    for name in ("t.zip", "t.bz2", "t.tar"):
+        assert table(tmp_path, "IID x\na 1\n", name)["x"].tolist() == [1.0]
+
+
 def test_fam_minus_nine_is_missing_in_the_sixth_column_only(tmp_path):
-    got = table(tmp_path, "f\ta\t0\t0\t1\t-9\t-9\nf\tb\t0\t0\t1\t2.5\tNA\n", "x.fam")
+    got = table(tmp_path, "f\ta\t0\t0\t1\t-9.0\t-9\nf\tb\t0\t0\t1\t2.5\tNA\n", "x.fam")
     assert got.columns.tolist() == ["phenotype_1", "phenotype_2"]
     np.testing.assert_array_equal(got["phenotype_1"], [np.nan, 2.5])
     np.testing.assert_array_equal(got["phenotype_2"], [-9.0, np.nan])
@@ -151,8 +165,8 @@ def test_minus_nine_is_a_number_and_warned_of(tmp_path, caplog):
 
 def test_lists_of_ids(tmp_path):
     plain, table, wide = (tmp_path / name for name in ("plain.txt", "table.tsv", "wide.txt"))
-    plain.write_text("rs1\n\n001\n")
-    assert read_ids(plain) == ["rs1", "001"]
+    plain.write_text("\ufeffrs1\n\n001\u2028a\n", encoding="utf-8")
+    assert read_ids(plain) == ["rs1", "001\u2028a"]
     table.write_text("FID\tIID\ty\na\t007\t1\na\t8\t2\n")
     assert read_ids(table) == ["007", "8"]
     wide.write_text("a 1\nb 2\n")

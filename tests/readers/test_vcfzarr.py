@@ -27,7 +27,7 @@ CALLS = np.array(
     dtype=np.int8,
 )
 ALLELES = np.array([["A", "C", ""], ["G", "T", "C"], ["T", "TA", ""], ["C", "G", ""]])
-DOSAGE = np.array([[0, 1, 2, -1], [0, 1, 0, 0], [1, 1, 2, 0], [1, 0, -1, 2], [-1, -1, 0, 1]])
+DOSAGE = np.array([[0, 1, 2, -1], [0, 1, 0, 0], [1, 1, 2, 0], [2, 0, -1, 2], [-1, -1, 0, 1]])
 IDS = ["rs1", "rs2:T", "rs2:C", "7:300:T:TA", "7:400:C:G"]
 
 
@@ -78,18 +78,19 @@ def test_dosages(tmp_path, name, per_alt):
     values = np.array(
         [[0.1, 1.9, np.nan, -1], [0.5, 0.6, 0.7, 0.8], [1, 1, 1, 1.5], [0, 0, -2, 2]], np.float32
     )
+    calls = np.maximum(CALLS, -1)  # none is haploid
     if not per_alt:
         path = vcf_zarr(tmp_path / "v.vcz", dosages={name: values})
         with pytest.raises(GenotypeFormatError, match="1 values a call, and a site has 2 ALT"):
             dasklmm.open_genotypes(path, field="dosage")
-        path = vcf_zarr(tmp_path / "b.vcz", dosages={name: values}, alleles=ALLELES[:, :2])
+        path = vcf_zarr(tmp_path / "b.vcz", 3, {name: values}, calls, ALLELES[:, :2])
         values[values < 0] = np.nan
         for chunks in (1, 3):
             got = dasklmm.open_genotypes(path, field="dosage", chunks=chunks)["dosage"]
             np.testing.assert_array_equal(got.values, values)
         return
     values = np.stack([values, values / 2], axis=2)
-    path = vcf_zarr(tmp_path / "v.vcz", dosages={name: values})
+    path = vcf_zarr(tmp_path / "v.vcz", dosages={name: values}, calls=calls)
     assert dasklmm.open_genotypes(path)["dosage"].dtype == np.int8
     got = dasklmm.open_genotypes(path, field="dosage", chunks=2)["dosage"]
     assert got.dtype == np.float32
@@ -268,8 +269,8 @@ def test_ploidy(tmp_path):
 
     assert opened("a", CALLS).attrs["ploidy"] == 2
     haploid = opened("b", CALLS[..., :1])
-    assert haploid.attrs["ploidy"] == 1
-    np.testing.assert_array_equal(haploid["dosage"][0].values, [0, 0, 1, -1])
+    assert haploid.attrs["ploidy"] == 2
+    np.testing.assert_array_equal(haploid["dosage"][0].values, [0, 0, 2, -1])
     four = np.concatenate([CALLS, CALLS], axis=2)
     for name, calls, ploidy in [("c", four, 4), ("d", CALLS[..., :0], 0)]:
         with pytest.raises(GenotypeFormatError, match=f"ploidy {ploidy}.*allele frequencies"):
@@ -318,15 +319,32 @@ def test_what_bio2zarr_writes_is_the_plink_it_read(tmp_path, zarr_format):
 
 
 def test_frequency_of_haploids(tmp_path):
-    """One copy each: the frequency of the allele is the mean dosage, not its half."""
+    """A site that is haploid in all samples, alone or in a diploid file, has the frequency of its alleles."""
     rng = np.random.default_rng(0)
-    calls = rng.integers(0, 2, (4, 4, 1)).astype(np.int8)
-    ds = dasklmm.open_genotypes(vcf_zarr(tmp_path / "h.vcz", calls=calls))
-    assert ds.attrs["ploidy"] == 1
+    one = rng.integers(0, 2, (4, 4, 1)).astype(np.int8)
+    two = CALLS.copy()
+    two[0] = np.concatenate([one[0], np.full((4, 1), -2)], axis=1)
     from dasklmm.numerics import alternatives, design
     from dasklmm.numerics.scan import scan_block
 
-    data = design.rotated_data(rng.standard_normal(4), np.ones((4, 1)), np.ones(4))
-    block = ds["dosage"].values
-    got = scan_block(alternatives.alternative_test(data, 0.0), np.eye(4), block, ploidy=ds.attrs["ploidy"])
-    np.testing.assert_allclose(got.effect_allele_frequency, block.mean(axis=1))
+    null = alternatives.alternative_test(
+        design.rotated_data(rng.standard_normal(4), np.ones((4, 1)), np.ones(4)), 0.0
+    )
+    for name, calls in (("h", one), ("d", two)):
+        ds = dasklmm.open_genotypes(vcf_zarr(tmp_path / name, calls=calls))
+        got = scan_block(null, np.eye(4), ds["dosage"].values, ploidy=ds.attrs["ploidy"])
+        assert got.effect_allele_frequency[0] == (one[0] == 1).mean()
+
+
+def test_dosages_of_haploid_calls_are_on_the_scale_of_diploid_ones(tmp_path):
+    values = np.array([[0, 1, 2, 0.5], [1, 1, 1, 1], [0.9, 0.2, 0.3, 1.5], [0, 0, 0, 2]], np.float32)
+    path = vcf_zarr(tmp_path / "v.vcz", dosages={"call_DS": np.stack([values, values], axis=2)})
+    got = dasklmm.open_genotypes(path, field="dosage")["dosage"]
+    want = values[[0, 1, 1, 2, 3]]
+    want[3, :2] *= 2  # of the third, GT says nothing
+    np.testing.assert_array_equal(got.values, want)
+    np.testing.assert_array_equal(got[[3, 0], 1:].values, want[[3, 0], 1:])
+    values[2, 0] = 1.5
+    path = vcf_zarr(tmp_path / "w.vcz", dosages={"call_DS": np.stack([values, values], axis=2)})
+    with pytest.raises(GenotypeFormatError, match="above 1 of haploid calls"):
+        dasklmm.open_genotypes(path, field="dosage")["dosage"].compute()
