@@ -77,6 +77,26 @@ def test_your_own_kernel(run):
     assert float(outputs(book, "text/plain")[-1]) > 0.9
 
 
+def test_the_first_plot_of_a_kernel_is_shown_and_files_are_not(tmp_path, monkeypatch):
+    """Without a word to matplotlib before: pictures of what was drawn, each once, and nothing stays open."""
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    monkeypatch.delenv("MPLBACKEND", raising=False)
+    cells = (
+        "import numpy as np, xarray as xr\nfrom dasklmm import plots\nfrom dasklmm.report import write_report\n"
+        'r = xr.Dataset({"neg_log10_p_value": ("variant", np.arange(9.0))})\nax = plots.qq(r)',
+        'plots.save_plots(r, ".")\nwrite_report(r, "report.html")',
+        'from matplotlib import pyplot\nplots.manhattan(r).set_title("mine")\nassert len(pyplot.get_fignums()) == 1',
+        "pyplot.get_fignums()",
+        "own, mine = pyplot.subplots()\nassert plots.qq(r, mine) is mine",
+    )
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in cells])
+    nbclient.NotebookClient(book, timeout=60, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    shown = [sum("image/png" in out.get("data", {}) for out in cell.outputs) for cell in book.cells]
+    assert shown == [1, 0, 1, 0, 1]
+    assert outputs(book, "text/plain")[-2] == "[]"
+
+
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_notebooks_are_kept_without_outputs(name):
     """Their differences are then those of the text and code alone."""
