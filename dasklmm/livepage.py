@@ -11,7 +11,17 @@ from typing import Any
 
 import jinja2
 import numpy as np
-from bokeh.models import ColumnDataSource, CustomJS, Div, FixedTicker, HoverTool, NoOverlap, Range1d, Select, Span
+from bokeh.models import (
+    ColumnDataSource,
+    CustomJS,
+    Div,
+    FixedTicker,
+    HoverTool,
+    NoOverlap,
+    Range1d,
+    Select,
+    Span,
+)
 from bokeh.plotting import figure
 from bokeh.server.connection import ServerConnection
 from distributed.dashboard.core import BokehApplication
@@ -173,7 +183,9 @@ class _Page:
             Div(name=name, sizing_mode="stretch_width", margin=0, stylesheets=[_STYLE])
             for name in ("heading", "tiles", "stages")
         )
-        self.choice = Select(name="choice", title="Phenotype", options=[], width=220, margin=0, stylesheets=[_CONTROL])
+        self.choice = Select(
+            name="choice", title="Phenotype", options=[], width=220, margin=0, stylesheets=[_CONTROL]
+        )
         self.choice.on_change("value", lambda attr, old, new: self.update())
         empty: dict[str, list[float]] = {"x": [], "y": []}
         self._sources = [ColumnDataSource(empty) for _ in range(2)]

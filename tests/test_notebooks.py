@@ -46,7 +46,9 @@ def test_first_scan(run, tmp_path):
     assert (tmp_path / "report.html").stat().st_size > 50_000
     html = "\n".join(outputs(book, "text/html"))
     assert "<progress" in html
-    found = {cell["id"]: cell["outputs"][0]["data"]["text/plain"] for cell in book.cells if cell.get("outputs")}
+    found = {
+        cell["id"]: cell["outputs"][0]["data"]["text/plain"] for cell in book.cells if cell.get("outputs")
+    }
     hits = [line.split()[1] for line in found["first-10"].splitlines()[2:]]
     assert set(ast.literal_eval(found["first-11"])) == set(hits[:3])
     assert len(hits) <= 5, "few places, each once"

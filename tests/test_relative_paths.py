@@ -21,7 +21,9 @@ def elsewhere(tmp_path, monkeypatch):
     there.mkdir()
     monkeypatch.chdir(here)
     with (
-        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", host="127.0.0.1") as cluster,
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", host="127.0.0.1"
+        ) as cluster,
         Client(cluster) as client,
     ):
         client.run(os.chdir, str(there))
