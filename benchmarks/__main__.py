@@ -1,6 +1,6 @@
 """Benchmarks: python -m benchmarks [COMMAND] [options]
 
-  (none)      each stage beside what the machine can do, in two to three minutes
+  (none)      each stage beside what the machine can do, in about three minutes
   peers       whole runs beside Hail, GEMMA, JAMMA and FaST-LMM
   scaling     time against variants, samples, phenotypes and workers; exponents and a figure
   estimate    what a biobank would cost, from the rates of a table's JSON

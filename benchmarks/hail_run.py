@@ -22,7 +22,7 @@ def main(prefix: str, out: str) -> None:
     import numpy as np
     from hail.stats import LinearMixedModel
 
-    hl.init(master="local[2]", quiet=True, log=f"{out}.log", tmp_dir=f"{out}.tmp", local_tmpdir=f"{out}.tmp")
+    hl.init(master="local[*]", quiet=True, log=f"{out}.log", tmp_dir=f"{out}.tmp", local_tmpdir=f"{out}.tmp")
     mt = hl.import_plink(
         f"{prefix}.bed", f"{prefix}.bim", f"{prefix}.fam", reference_genome=None, quant_pheno=True
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import statistics
@@ -92,6 +93,15 @@ def machine() -> dict[str, Any]:
 
 
 def write_json(path: str | Path | None, content: dict[str, Any]) -> None:
-    """Keep what was measured, if a path is given."""
+    """Keep what was measured, if a path is given. What could not be (NaN) is null."""
     if path is not None:
-        Path(path).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        text = json.dumps(_without_nan(content), indent=1, allow_nan=False)
+        Path(path).write_text(text + "\n", encoding="utf-8")
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(v) for v in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

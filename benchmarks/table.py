@@ -5,7 +5,7 @@ is the same work in bare loops (limits.py), in turn with the stage. The ratio is
 on the machine only ever adds time, so the least run is nearest to what either can do; medians and largest are
 shown beside it, and every run is in the JSON.
 
-The default takes two to three minutes on two cores, at sizes where what a stage costs once still shows; --full
+The default takes about three minutes on two cores, at sizes where what a stage costs once still shows; --full
 takes half an hour.
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -47,7 +48,7 @@ class Sizes:
     workers: tuple[int, ...] = (1, 2)
 
 
-DEFAULT = Sizes(800, 16_384, (32_768, 2000), (1000, 30_000), 3)
+DEFAULT = Sizes(800, 16_384, (98_304, 2000), (1000, 30_000), 3)
 FULL = Sizes(3000, 32_768, (200_000, 2000), (2000, 500_000), 3)
 
 
@@ -102,11 +103,11 @@ class Bench:
     client: Any
 
     def row(
-        self, stage: str, precision: str, limit: Callable[[], object], program: Callable[[], float | None],
-        target: float, note: str, **more: Any,
+        self, stage: str, precision: str, limit: Callable[[], float | None],
+        program: Callable[[], float | None], target: float, note: str, **more: Any,
     ) -> Row:  # fmt: skip
-        """Measure one line in seconds."""
-        steps = {"limit": lambda: seconds(limit), "dasklmm": program}
+        """Measure one line in seconds: those that a step returns, or of its whole call."""
+        steps = {"limit": limit, "dasklmm": program}
         runs = alternate(steps, self.sizes.rounds)
         return Row(
             stage, precision, self.workers, runs["limit"], runs["dasklmm"], "s", target, note=note, more=more
@@ -152,12 +153,17 @@ def rotate(bench: Bench, precision: str) -> Iterator[Row]:
     size = m * n * np.dtype(precision).itemsize
     files = [size // 16] * 16
 
-    def limit() -> None:
-        limits.gemm(m, n, n, precision, bench.workers)
+    def limit() -> float:
         folder = work.fresh()
         folder.mkdir()
-        limits.write(folder, files, bench.workers)
+
+        def written() -> None:
+            limits.gemm(m, n, n, precision, bench.workers)
+            limits.write(folder, files, bench.workers)
+
+        took = seconds(written)
         _remove(folder)
+        return took
 
     def program() -> float:
         path = work.fresh()
@@ -215,11 +221,13 @@ def refit(bench: Bench, precision: str) -> Iterator[Row]:
     runs = alternate(steps, bench.sizes.rounds)
     added = [b - a for a, b in zip(runs["null"].runs, runs["per variant"].runs, strict=True)]
     # of the least of each: a difference of single runs takes the noise of both
-    least = max(runs["per variant"].least - runs["null"].least, 1e-9)
+    least = runs["per variant"].least - runs["null"].least
+    what = "per variant less null" if least > 0 else "not measurable: the noise is larger than what is added"
     yield Row(
-        "refit", precision, bench.workers, runs["limit"], Spread.of([least, *(max(v, least) for v in added)]), "s",
-        0.5, note=f"{n:,} x {m:,}, {nodes} columns; per variant less null", more={
-            "variants": m, "samples": n,
+        "refit", precision, bench.workers, runs["limit"],
+        Spread.of([least, *(max(v, least) for v in added)] if least > 0 else [float("nan")]), "s", 0.5,
+        note=f"{n:,} x {m:,}, {nodes} columns; {what}", more={
+            "variants": m, "samples": n, "added_runs": added,
             "null_runs": runs["null"].runs, "per_variant_runs": runs["per variant"].runs,
         },
     )  # fmt: skip
@@ -449,6 +457,8 @@ def line(row: Row) -> str:
     """Row of the table: least (median to most)."""
 
     def shown(spread: Spread) -> str:
+        if math.isnan(spread.least):
+            return "not measurable"
         digits = 0 if spread.most >= 100 else 3
         if len(set(spread.runs)) == 1:
             return f"{spread.least:.{digits}f} {row.unit}"
@@ -456,9 +466,11 @@ def line(row: Row) -> str:
 
     sign = ">=" if row.at_least else "<="
     workers = "" if row.workers is None else str(row.workers)
+    ratio = f"{'':6}" if math.isnan(row.ratio) else f"{row.ratio:6.2f}"
+    missed = "*" if not row.met and not math.isnan(row.ratio) else " "
     return (
         f"{row.stage:<20} {row.precision:<8} {workers:>1} | {shown(row.limit):>24} | {shown(row.dasklmm):>24} | "
-        f"{row.ratio:6.2f} {sign}{row.target:<4g}{' ' if row.met else '*'} | {row.note}"
+        f"{ratio} {sign}{row.target:<4g}{missed} | {row.note}"
     )
 
 

@@ -44,7 +44,7 @@ from dasklmm.scan_options import (
 from dasklmm.scanning import Scan
 from dasklmm.selection import Selection, contig_ranges, selected_variants
 from dasklmm.store import arrays
-from dasklmm.store.places import check_place, is_local
+from dasklmm.store.places import absolute, check_place, is_local
 from dasklmm.store.records import Memory
 
 logger = logging.getLogger(__name__)
@@ -245,7 +245,7 @@ def prepared(
     ds = genotypes.to_dataset(name="dosage") if isinstance(genotypes, xr.DataArray) else genotypes
     ds = ds if isinstance(ds, xr.Dataset) else open_genotypes(ds)
     ds = schema.with_text(ds)
-    store = None if store is None else str(store).removeprefix("file://").rstrip("/")
+    store = None if store is None else absolute(store)
     if store is not None:
         _check_apart(store, str(ds.attrs.get("source", "")))
         check_place(store)  # before the genotypes are read for their digest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import math
 import time
 from html import escape
@@ -10,8 +11,19 @@ from typing import Any
 
 import jinja2
 import numpy as np
-from bokeh.models import ColumnDataSource, CustomJS, Div, FixedTicker, HoverTool, Range1d, Select, Span
+from bokeh.models import (
+    ColumnDataSource,
+    CustomJS,
+    Div,
+    FixedTicker,
+    HoverTool,
+    NoOverlap,
+    Range1d,
+    Select,
+    Span,
+)
 from bokeh.plotting import figure
+from bokeh.server.connection import ServerConnection
 from distributed.dashboard.core import BokehApplication
 from distributed.dashboard.scheduler import template_variables
 from tornado.ioloop import IOLoop
@@ -20,12 +32,14 @@ from tornado.ioloop import IOLoop
 _LINE = -math.log10(5e-8)
 _EVERY_MS = 500
 _NAMED_POINTS = 200
+# A run has the last two always, and those before where they are computed.
 _STAGES = {
     "kinship": "Kinship",
     "leading pairs": "Leading pairs",
     "null model": "Rotate and fit the null models",
     "test": "Test",
 }
+_ALWAYS = ("null model", "test")
 
 _COLORS = """
 const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -110,6 +124,13 @@ li span { font-variant-numeric: tabular-nums; color: var(--soft); text-align: ri
 @media (max-width: 640px) { li { grid-template-columns: 1fr; gap: 2px; } li span { text-align: left; } }
 """
 
+# Bokeh's own control is black on white whatever the page is.
+_CONTROL = """
+.bk-input-group label { color: var(--soft); font-size: 13px; }
+select:not([multiple]).bk-input { appearance: auto; background: var(--card); color: var(--ink);
+  border-color: var(--rule); }
+"""
+
 
 def connect(scheduler: Any, path: str, shown: Any) -> bool:
     """Serve the page beside the dashboard's own; False where the scheduler serves no dashboard."""
@@ -124,10 +145,20 @@ def connect(scheduler: Any, path: str, shown: Any) -> bool:
     application.add_application(bokeh_app)
     bokeh_app.initialize(IOLoop.current())
     bokeh_app.start()
+    logging.getLogger("tornado.application").addFilter(_worth_telling)
     # the list that the navigation bar of every page is made from
     if path.strip("/") not in names["pages"]:
         names["pages"].append(path.strip("/"))
     return True
+
+
+def _worth_telling(record: logging.LogRecord) -> bool:
+    """False for what Bokeh 3 raises where a page is closed as it opens: nothing is wrong, and nobody is there."""
+    error = record.exc_info[1] if record.exc_info else None
+    trace = error.__traceback__ if isinstance(error, AssertionError) else None
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is None or trace.tb_frame.f_code is not ServerConnection.session.fget.__code__
 
 
 def _document(shown: Any, scheduler: Any, extra: Any, doc: Any) -> None:
@@ -152,7 +183,9 @@ class _Page:
             Div(name=name, sizing_mode="stretch_width", margin=0, stylesheets=[_STYLE])
             for name in ("heading", "tiles", "stages")
         )
-        self.choice = Select(name="choice", title="Phenotype", options=[], width=220, margin=0)
+        self.choice = Select(
+            name="choice", title="Phenotype", options=[], width=220, margin=0, stylesheets=[_CONTROL]
+        )
         self.choice.on_change("value", lambda attr, old, new: self.update())
         empty: dict[str, list[float]] = {"x": [], "y": []}
         self._sources = [ColumnDataSource(empty) for _ in range(2)]
@@ -184,6 +217,7 @@ class _Page:
         plot.xgrid.visible = False
         plot.yaxis.axis_label = "−log₁₀ p"
         plot.xaxis.axis_label = "contig"
+        plot.xaxis.major_label_policy = NoOverlap(min_distance=6)
         plot.yaxis.minor_tick_line_alpha = plot.xaxis.major_tick_line_alpha = 0
         plot.xaxis.minor_tick_line_alpha = 0
         x_axis, y_axis = plot.xaxis[0], plot.yaxis[0]
@@ -234,7 +268,7 @@ class _Page:
 
 
 def _spaced(contigs: list[list[Any]]) -> list[tuple[str, float]]:
-    """Contig names that fit beside one another."""
+    """Contig names that fit beside one another on a wide page; on a narrow one the browser leaves out more."""
     out: list[tuple[str, float]] = []
     edge = -1.0
     for name, at in contigs:
@@ -288,6 +322,8 @@ def _tiles(points: dict[str, Any] | None) -> str:
 def _stages(shown: Any) -> str:
     rows = []
     for stage, title in _STAGES.items():
+        if stage not in shown.stages and stage not in _ALWAYS:
+            continue
         done, total = shown.stages.get(stage, (0, 0))
         share = 100.0 * done / total if total else 0.0
         count = f"{done:,} of {total:,}" if total else "not begun"

@@ -202,10 +202,13 @@ class Notebook:
         """Nothing stays open."""
 
 
-def bars(url: str | None = None) -> Terminal | Notebook:
-    """Progress for where this runs: a notebook's cell, or the terminal."""
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook."""
     shell = sys.modules.get("IPython")
     instance = None if shell is None else shell.get_ipython()
-    if instance is not None and getattr(instance, "kernel", None) is not None:
-        return Notebook(url)
-    return Terminal()
+    return getattr(instance, "kernel", None) is not None
+
+
+def bars(url: str | None = None) -> Terminal | Notebook:
+    """Progress for where this runs: a notebook's cell, or the terminal."""
+    return Notebook(url) if in_notebook() else Terminal()

@@ -17,7 +17,8 @@ from dasklmm import wording
 from dasklmm.errors import MissingExtraError, OptionError
 from dasklmm.export import GENOME_WIDE, WINDOW, summary
 from dasklmm.numerics.clumping import SECONDARY_P_VALUE
-from dasklmm.plots import manhattan, png, qq
+from dasklmm.plots import manhattan, qq
+from dasklmm.plots.drawing import file_content
 
 __all__ = ["summary_html", "write_report"]
 
@@ -306,7 +307,7 @@ def _plots(results: xr.Dataset, drawn: Mapping[str, str | Path]) -> tuple[str, s
     """Both plots as HTML figures, or a note that matplotlib is not installed."""
 
     def content(name: str, draw: Callable[[xr.Dataset], Any]) -> bytes:
-        return Path(drawn[name]).read_bytes() if name in drawn else png(draw(results))
+        return Path(drawn[name]).read_bytes() if name in drawn else file_content(draw(results))
 
     try:
         first, second = content("manhattan", manhattan), content("qq", qq)

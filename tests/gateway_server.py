@@ -140,13 +140,13 @@ def _ports(n: int) -> list[int]:
 
 
 @contextmanager
-def gateway_server(folder: Path) -> Iterator[Server]:
+def gateway_server(folder: Path, configuration: str = CONFIGURATION) -> Iterator[Server]:
     """Start `dask-gateway-server` and its proxy; end both."""
     api, public = _ports(2)
     (folder / "clusters").mkdir()
     path, log, mark = folder / "gateway.py", folder / "gateway.log", uuid.uuid4().hex
     path.write_text(
-        CONFIGURATION.format(
+        configuration.format(
             api=api, public=public, clusters=str(folder / "clusters"), mark=MARK, password=PASSWORD
         )
     )

@@ -145,6 +145,44 @@ def test_gateway_batch_goes_on_after_a_table_whose_files_cannot_be_written(tmp_p
     assert [told.startswith("failed: ") for told in done.values()] == [True, True, False]
 
 
+# What a test adds to the gateway of the page: ports and folders of its own.
+LOOPBACK = """
+c.DaskGateway.address = "127.0.0.1:{api}"
+c.Proxy.address = "127.0.0.1:{public}"
+c.UnsafeLocalBackend.clusters_directory = {clusters!r}
+c.UnsafeLocalBackend.inherited_environment = ["PATH", "PYTHONPATH", "{mark}"]
+c.SimpleAuthenticator.password = {password!r}
+"""
+
+
+@pytest.mark.slow
+def test_the_first_command_of_the_page_runs_on_its_gateway(tmp_path):
+    """As it stands there, but for the paths; --out is relative, and the workers were started elsewhere."""
+    pytest.importorskip("dask_gateway_server", reason="dask-gateway-server is not installed")
+    from gateway_server import gateway_server
+
+    write_genotypes(ds := dasklmm.simulate(80, 300, n_contigs=2, seed=4), tmp_path / "cohort.zarr")
+    tables(ds, tmp_path)
+    page = (ROOT / "docs" / "cloud_batch.md").read_text(encoding="utf-8")
+    command = re.search(r"^dasklmm gwas .*?[^\\]$", page, flags=re.M | re.S)[0].replace("\\\n", " ").split()
+    assert command[2].startswith("cohort")
+    config = (ROOT / "examples" / "dask_gateway_config.py").read_text(encoding="utf-8")
+    config = config.replace("{", "{{").replace("}", "}}")
+    (tmp_path / "server").mkdir()
+    with gateway_server(tmp_path / "server", config + LOOPBACK) as server:
+        given = ["cohort.zarr" if w.startswith("cohort") else w for w in command[1:]]
+        given[given.index("--pheno") + 1] = "height.tsv"
+        given[given.index("--gateway") + 1] = server.address
+        done = subprocess.run(
+            [sys.executable, "-m", "dasklmm.cli", *given],
+            cwd=tmp_path, capture_output=True, text=True, check=False, env=server.environment(),
+        )  # fmt: skip
+        server.nothing_left()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "workers run without" not in done.stderr
+    assert (tmp_path / given[given.index("--out") + 1] / "results.zarr").is_dir()
+
+
 @pytest.mark.slow
 def test_gateway_batch(tmp_path):
     """Two tables on one cluster; a third that is constant is told, and does not end them."""

@@ -56,7 +56,11 @@ def test_stages_on_a_cluster_of_processes(tmp_path):
         assert {"limit", "dasklmm", "ratio", "target", "met", "unit", "precision", "workers"} <= set(row)
         assert row["limit"]["min"] <= row["limit"]["median"] <= row["limit"]["max"]
         assert len(row["limit"]["runs"]) >= 1
-    assert all(row["limit"]["min"] > 0 and row["dasklmm"]["min"] > 0 for row in found["rows"][:4])
+    assert all(row["limit"]["min"] > 0 for row in found["rows"][:4])
+    refit = found["rows"].pop(2)  # a difference, which noise can make negative
+    assert len(refit["added_runs"]) == 1
+    assert (refit["ratio"] is None) == ("not measurable" in refit["note"]) == (refit["added_runs"][0] <= 0)
+    assert all(row["dasklmm"]["min"] > 0 for row in found["rows"][:3])
     assert found["rows"][-1]["seconds_a_task"] >= 0
     # a line of the table for each row, after the header
     lines = done.stdout.splitlines()
@@ -81,6 +85,50 @@ def test_rows_know_whether_they_meet_their_target():
     assert "*" in line(times)
 
 
+def test_what_is_not_measurable_is_said_and_is_null_in_the_json(monkeypatch, tmp_path):
+    """A refit whose runs took less than those of the null."""
+    from types import SimpleNamespace
+
+    from benchmarks import table
+    from benchmarks.measure import Spread, write_json
+
+    runs = {"limit": [1.0], "rotation": [1.0], "null": [3.0, 2.0], "per variant": [2.5, 1.9]}
+    monkeypatch.setattr(table, "alternate", lambda *_: {k: Spread.of(v) for k, v in runs.items()})
+    bench = table.Bench(SimpleNamespace(refit_nodes=lambda: 8), table.DEFAULT, 1, None)
+    row, _ = table.refit(bench, "float32")
+    assert "not measurable" in table.line(row)
+    assert "*" not in table.line(row)
+    assert row.as_json()["added_runs"] == pytest.approx([-0.5, -0.1])
+    write_json(tmp_path / "a.json", {"rows": [row.as_json()]})
+    assert json.loads((tmp_path / "a.json").read_text())["rows"][0]["ratio"] is None
+
+
+def test_removing_files_is_timed_neither_in_the_limit_nor_in_the_program(monkeypatch, tmp_path):
+    from types import SimpleNamespace
+
+    from benchmarks import table
+
+    inside, removed = [], []
+
+    def seconds(step):
+        inside.append(True)
+        step()
+        inside.pop()
+        return 1.0
+
+    monkeypatch.setattr(table, "seconds", seconds)
+    monkeypatch.setattr(table, "_remove", lambda path: removed.append(bool(inside)))
+    monkeypatch.setattr(table.limits, "gemm", lambda *_: None)
+    monkeypatch.setattr(table.dasklmm, "linear_mixed_regression_rows", lambda *_, **__: None)
+    work = SimpleNamespace(
+        fresh=lambda: tmp_path / str(len(removed)), open=lambda: None, model=lambda _: None
+    )
+    sizes = table.Sizes(4, 8, (8, 4), (4, 8), 1)
+    (row,) = table.rotate(table.Bench(work, sizes, 1, None), "float32")
+    assert removed == [False, False]
+    assert row.limit.runs == row.dasklmm.runs == (1.0,)
+
+
 def test_steps_alternate_and_may_count_their_own_seconds():
     from benchmarks.measure import alternate
 
@@ -91,7 +139,7 @@ def test_steps_alternate_and_may_count_their_own_seconds():
     assert runs["a"].most < 7.0
 
 
-def test_limits_do_the_work_that_they_stand_for(tmp_path):
+def test_limits_do_the_work_that_they_stand_for(tmp_path, monkeypatch):
     from benchmarks import limits
 
     seen: list[int] = []
@@ -101,6 +149,27 @@ def test_limits_do_the_work_that_they_stand_for(tmp_path):
         tiles = [limits._tiles(2500, 1024, which, workers) for which in range(workers)]
         assert sum(map(sum, tiles)) == 2500
     limits.write(tmp_path, [10, 20, 30], 2)
+
+    class Counted:
+        """NumPy whose products count the multiplications that they stand for."""
+
+        done: list[int] = []
+
+        def __getattr__(self, name):
+            return getattr(np, name)
+
+        def matmul(self, a, b, out):
+            self.done.append(a.shape[0] * a.shape[1] * b.shape[1])
+            return np.matmul(a, b, out=out)
+
+    monkeypatch.setattr(limits, "np", Counted())
+    for workers in (1, 2):
+        Counted.done.clear()
+        limits.gemm(2500, 7, 5, "float32", workers)
+        assert sum(Counted.done) == 2500 * 7 * 5
+        Counted.done.clear()
+        limits.syrk(2500, 7, "float32", workers)
+        assert sum(Counted.done) == 2500 * 7 * 7
     assert [(tmp_path / str(i)).stat().st_size for i in range(3)] == [10, 20, 30]
 
 
@@ -242,6 +311,9 @@ def test_a_peers_p_values_are_joined_by_id(tmp_path):
     theirs = peers._table(tmp_path / "a.tsv", "rs", "p_wald")
     ours = pd.Series([2.5, 7.0, 1.0], ["v1", "v2", "v3"])
     assert peers.gap(ours, theirs) == (pytest.approx(0.5), 2)
+    nothing, shared = peers.gap(ours, pd.Series([1.0], ["other"]))
+    assert np.isnan(nothing)
+    assert shared == 0
     (tmp_path / "log").write_text("## time on optimization = 0.5 min\n")
     assert peers._of_log(tmp_path / "log", r"optimization = ([\d.]+) min", 60.0) == 30.0
     assert peers._of_log(tmp_path / "none", "x", 1.0) is None
@@ -263,6 +335,34 @@ def test_a_peer_that_fails_does_not_end_the_rest(tmp_path):
     assert [row["program"] for row in rows] == ["dasklmm"]
     assert "no such thing" in said[0]
     assert (tmp_path / "tried").read_text() == "x"  # not again in the second round
+
+
+def test_every_program_has_all_cores(tmp_path, monkeypatch):
+    """Settings of threads that this process may have do not reach it."""
+    from benchmarks import peers
+
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.setenv(name, "1")
+    code = "import os; print([k for k in os.environ if k.endswith('_NUM_THREADS')], file=open('seen', 'w'))"
+    peers.run(tmp_path, [(sys.executable, "-c", code)])
+    assert (tmp_path / "seen").read_text().strip() == "[]"
+    assert 'master="local[*]"' in (ROOT / "benchmarks" / "hail_run.py").read_text()
+
+
+def test_a_program_that_does_more_is_said_to(tmp_path):
+    from benchmarks import peers
+
+    contests = {c.label: c for c in peers.contests("mouse", {"jamma": "jamma", "fastlmm": "python"})}
+    assert set(contests["LOCO, Wald"].more) == {"jamma"}
+    assert not any(c.more for label, c in contests.items() if label != "LOCO, Wald")
+    done = (sys.executable, "-c", "pass")
+    programs = tuple(
+        peers.Program(n, (done,), lambda _: pd.Series([1.0], ["v"])) for n in ("dasklmm", "jamma")
+    )
+    contest = peers.Contest("x", programs, (), {"jamma": "does more"})
+    rows = peers.measured("mouse", contest, tmp_path, 1, print)
+    assert [row["more_work"] for row in rows] == [None, "does more"]
+    assert peers.line(rows[1]).endswith("does more")
 
 
 def test_commands():

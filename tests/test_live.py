@@ -90,11 +90,31 @@ def test_the_page_in_a_browser(client, cohort, tmp_path, dark):
     assert "Kinship 3 of 3" in seen["text"]
     top = results.isel(variant=int(results["neg_log10_p_value"].values.argmax()))
     assert str(top["variant_id"].values) in seen["text"]
+    assert "Leading pairs" not in seen["text"]
     pixels = decoded(seen["png"])
     background = pixels[5, 5]
     assert (background < 60).all() if dark else (background > 200).all()
     hit = np.array([255, 140, 66] if dark else [213, 94, 0])
     assert (np.abs(pixels.astype(int) - hit).max(axis=-1) < 12).any(), "no hit is drawn"
+
+
+@pytest.mark.skipif(chromium.FOUND is None, reason="needs chromium")
+def test_the_phenotypes_can_be_read_in_the_dark_and_the_contigs_on_a_narrow_page(client, tmp_path):
+    """By pixels: the control is dark, and no ink of the contigs' names spans two of them."""
+    import pandas as pd
+
+    cohort = dasklmm.simulate(40, 440, n_contigs=22, seed=1)
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(rng.standard_normal((40, 2)), index=cohort["sample_id"].values, columns=["a", "b"])
+    dasklmm.gwas(cohort, table)
+    seen = chromium.visit(live.page_url(client), tmp_path, "Complete", dark=True, size=(480, 900))
+    pixels = decoded(seen["png"]).astype(int)
+    assert (pixels[150:185, 30:240].max(axis=2) > 240).mean() < 0.02, "the control is light"
+    axis = pixels[757:777, 95:440].min(axis=2) > 120  # the row of the names, light on dark
+    columns = np.flatnonzero(axis.any(axis=0))
+    names = np.split(columns, np.flatnonzero(np.diff(columns) > 4) + 1)  # the digits of a name are nearer
+    assert len(names) >= 6
+    assert max(name[-1] - name[0] for name in names) < 18, "names run into one another"
 
 
 def decoded(png):
@@ -175,6 +195,63 @@ def test_task_names_read_as_the_stages(client, cohort, tmp_path):
     names = client.run_on_scheduler(lambda dask_scheduler: set(dask_scheduler.task_prefixes))
     assert {"kinship", "rotate", "test"} <= names
     assert not {name for name in names if name.startswith(("_", "scan", "kinship-"))}
+
+
+def test_only_stages_of_the_run_are_shown():
+    from dasklmm.livepage import _stages
+
+    page = live.Shown()
+    page.take({"run": "a", "begin": {"phenotypes": ["t"], "shown": ["t"]}})
+    assert [name in _stages(page) for name in ("Kinship", "Leading pairs", "Test")] == [False, False, True]
+    page.take({"run": "a", "stages": {"leading pairs": (1, 7)}, "left": {}})
+    assert "1 of 7" in _stages(page)
+    assert "Kinship" not in _stages(page)
+
+
+def test_names_on_the_page_are_text():
+    """Each place that takes a name of the data: what is strongest, and the heading."""
+    from dasklmm.livepage import _heading, _tiles
+
+    top = {"id": EVIL, "contig": EVIL, "position": 7, "y": 9.0}
+    for position in (7, 0):
+        tiles = _tiles({"lambda_gc": 1.0, "tested": 10, "top": {**top, "position": position}})
+        assert "&lt;script&gt;" in tiles
+        assert "<script" not in tiles
+        assert "<img" not in tiles
+    page = live.Shown()
+    page.take({"run": "a", "begin": {"phenotypes": [EVIL], "shown": [EVIL]}})
+    assert "<script" not in _heading(page, EVIL)
+
+
+def test_a_page_closed_as_it_opens_is_not_told(client):
+    """By Bokeh's own class: its assertion alone is held back, and no other error of the server."""
+    import logging
+
+    from bokeh.server.connection import ServerConnection
+
+    assert live.page_url(client)
+    closed, told = ServerConnection.__new__(ServerConnection), []
+    closed._session = None
+
+    class Kept(logging.Handler):
+        def emit(self, record):
+            told.append(record.getMessage())
+
+    def failing():
+        raise AssertionError
+
+    log, kept = logging.getLogger("tornado.application"), Kept()
+    log.addHandler(kept)
+    try:
+        for name, what in (("closed", lambda: closed.session), ("other", failing)):
+            try:
+                what()
+            except AssertionError:
+                log.error("uncaught: %s", name, exc_info=True)
+        log.error("plain")
+    finally:
+        log.removeHandler(kept)
+    assert told == ["uncaught: other", "plain"]
 
 
 def test_configuration_turns_the_page_off(client):

@@ -383,7 +383,18 @@ def test_without_matplotlib_the_command_is_named(monkeypatch):
         plots.manhattan(scan(null(5)))
 
 
-def test_pyplot_is_never_imported():
+def test_scripts_do_not_leave_figures_to_pyplot_unless_it_is_interactive():
+    from matplotlib import pyplot
+
+    plots.qq(scan(null(20)))
+    assert pyplot.get_fignums() == []
+    with pyplot.ion():
+        ax = plots.qq(scan(null(20)))
+        assert pyplot.gca() is ax
+    pyplot.close(ax.figure)
+
+
+def test_pyplot_is_not_imported_in_a_script():
     code = textwrap.dedent(
         """
         import sys

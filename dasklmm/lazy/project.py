@@ -18,7 +18,7 @@ from dasklmm.lazy.inputs import content_digest, genotype_stamp
 from dasklmm.numerics.scan import imputed_block, project_block
 from dasklmm.store import arrays
 from dasklmm.store.arrays import StoredArray, create_array, finish_array, open_array, write_array
-from dasklmm.store.places import check_place, clear
+from dasklmm.store.places import absolute, check_place, clear
 from dasklmm.store.records import Records, one_writer, vacant
 from dasklmm.store.results import fingerprint
 
@@ -157,7 +157,7 @@ def keep_rows(
     StoreError
         `path` holds something else, or another call writes there.
     """
-    path = str(path).rstrip("/")
+    path = absolute(path)
     check_place(path)
     data = array.data.rechunk(array.data.chunksize)  # one chunk a block, so that no two tasks write the same
     work = f"{path}.work"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import xarray as xr
 from dasklmm import wording
 from dasklmm.errors import MissingExtraError
 from dasklmm.export import status_counts
+from dasklmm.progress import in_notebook
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,7 +40,11 @@ def png(ax: Axes) -> bytes:
 
 
 def new_axes(size: tuple[float, float], right: float = 0.2) -> Axes:
-    """Axes of a new figure of some inches, outside pyplot; MissingExtraError without matplotlib."""
+    """Axes of a new figure of some inches; MissingExtraError without matplotlib.
+
+    The figure is pyplot's where pyplot shows figures by itself, as at the end of a notebook's cell. Elsewhere it is
+    not: pyplot holds its figures until they are closed.
+    """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -46,11 +52,36 @@ def new_axes(size: tuple[float, float], right: float = 0.2) -> Axes:
         raise MissingExtraError(
             "plots need matplotlib, which is not installed. Run: pip install 'dasklmm[plot]'"
         ) from error
-    figure: Figure = Figure(figsize=size, dpi=_DPI, facecolor="white")
-    FigureCanvasAgg(figure)
+    figure: Figure
+    if _shown():
+        from matplotlib import pyplot
+
+        figure = pyplot.figure(figsize=size, dpi=_DPI, facecolor="white")
+    else:
+        figure = Figure(figsize=size, dpi=_DPI, facecolor="white")
+        FigureCanvasAgg(figure)
     w, h = size
     left = 0.78  # inches: room for ticks and labels, as `right` is for what stands there
     return figure.add_axes((left / w, 0.6 / h, 1.0 - (left + right) / w, 1.0 - 1.0 / h))
+
+
+def _shown() -> bool:
+    """Whether pyplot shows figures by itself: in a notebook, or where it was told to be interactive."""
+    if in_notebook():
+        from matplotlib import get_backend
+
+        return get_backend().lower() != "agg"  # which shows none
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    return pyplot is not None and pyplot.isinteractive()
+
+
+def file_content(ax: Axes) -> bytes:
+    """PNG of a figure that was drawn for a file alone, and is closed, so that no notebook shows it too."""
+    content = png(ax)
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    if pyplot is not None:
+        pyplot.close(ax.get_figure(root=True))
+    return content
 
 
 def import_ahead() -> None:

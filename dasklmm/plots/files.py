@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import xarray as xr
 
 from dasklmm.export import directories
-from dasklmm.plots.drawing import png
+from dasklmm.plots.drawing import file_content
 from dasklmm.plots.quantiles import qq
 from dasklmm.plots.region import regional
 from dasklmm.plots.whole_genome import manhattan
@@ -77,7 +77,7 @@ def save_region(
 
 
 def _save(ax: Axes, path: Path) -> None:
-    content = png(ax)
+    content = file_content(ax)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
     try:

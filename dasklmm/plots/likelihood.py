@@ -22,7 +22,7 @@ def h_sq_profile(profile: Any, ax: Axes | None = None) -> Axes:
         A model, or its :meth:`~dasklmm.LinearMixedModel.h_sq_normalized_lkhd`: the likelihood at h² = 0, 1,
         … 100 %, NaN where it is not known, as at both ends.
     ax : matplotlib Axes, optional
-        Default: one of a new figure (``ax.figure``), outside pyplot.
+        Default: one of a new figure (``ax.figure``), which a notebook shows under its cell.
 
     Returns
     -------

@@ -36,7 +36,7 @@ def qq(results: xr.Dataset, ax: Axes | None = None) -> Axes:
     ----------
     results : Dataset (variant)
     ax : matplotlib Axes, optional
-        Default: one of a new figure (``ax.figure``), outside pyplot.
+        Default: one of a new figure (``ax.figure``), which a notebook shows under its cell.
 
     Returns
     -------

@@ -53,7 +53,7 @@ def regional(
     genotypes : Dataset of `open_genotypes`, optional
         Of the same variants; only those of the window are read. Without them r² is not shown.
     ax : matplotlib Axes, optional
-        Default: one of a new figure (``ax.figure``), outside pyplot.
+        Default: one of a new figure (``ax.figure``), which a notebook shows under its cell.
     lead : str, optional
         Id of a tested variant; where it stands more than once, its strongest row. Default: the strongest of all.
     window : int

@@ -33,7 +33,7 @@ def kinship_heatmap(kinship: Any, ax: Axes | None = None, *, order: str = "auto"
     kinship : DataArray (sample_0, sample_1), array (sample, sample), or path of a kept kinship
         A lazy one is read by blocks of rows.
     ax : matplotlib Axes, optional
-        Default: one of a new figure (``ax.figure``), outside pyplot.
+        Default: one of a new figure (``ax.figure``), which a notebook shows under its cell.
     order : {"auto", "clustered", "given"}
         Samples by hierarchical clustering (average linkage), or as they stand. "auto" clusters up to 3,000.
 
@@ -131,7 +131,7 @@ def scree(spectrum: Any, ax: Axes | None = None, *, most: int | None = None) -> 
     spectrum : Dataset of `eigendecompose`, LinearMixedModel, or array_like (eigen)
         Of the leading pairs alone the trace is not known, and no share is drawn; so of an array.
     ax : matplotlib Axes, optional
-        Default: one of a new figure (``ax.figure``), outside pyplot.
+        Default: one of a new figure (``ax.figure``), which a notebook shows under its cell.
     most : int, optional
         Eigenvalues that are drawn. Default: all; of more than 100 on a logarithmic axis.
 

@@ -56,7 +56,7 @@ def manhattan(
     results : Dataset (variant)
         neg_log10_p_value; variant_contig, variant_position and variant_id where they are known.
     ax : matplotlib Axes, optional
-        Default: one of a new figure (``ax.figure``), outside pyplot.
+        Default: one of a new figure (``ax.figure``), which a notebook shows under its cell.
     significance : float
         p-value of the line, in (0, 1).
     suggestive : float, optional

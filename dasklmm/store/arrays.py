@@ -14,7 +14,7 @@ import xarray as xr
 import zarr
 
 from dasklmm.errors import DimensionError, StoreError
-from dasklmm.store.places import reach
+from dasklmm.store.places import absolute, reach
 from dasklmm.store.records import MARK, vacant
 from dasklmm.store.results import differing
 
@@ -41,7 +41,7 @@ def open_array(path: str | Path, name: str = "array") -> zarr.Array:
         )
     reach(path)
     try:
-        node = zarr.open(str(path), mode="r")
+        node = zarr.open(absolute(path), mode="r")
     except (FileNotFoundError, ValueError) as error:
         raise StoreError(
             f"{name}: no Zarr array at {str(path)!r}. Give the path that it was written to."
@@ -80,7 +80,7 @@ def finished(array: zarr.Array) -> bool:
 def begun_array(path: str | Path, inputs: dict[str, Any], like: da.Array) -> zarr.Array | None:
     """Array of the same inputs, shape, dtype and blocks at `path`, finished or not; None where there is none."""
     try:
-        array = zarr.open_array(str(path), mode="r+")
+        array = zarr.open_array(absolute(path), mode="r+")
     except (FileNotFoundError, ValueError):
         return None
     same = (array.shape, array.dtype, array.chunks) == (like.shape, like.dtype, like.chunksize)
@@ -142,7 +142,7 @@ def create_array(
     """
     vacant(path, overwrite, "array")
     return zarr.create_array(
-        str(path),
+        absolute(path),  # workers write by this handle
         shape=shape,
         dtype=dtype,
         chunks=tuple(max(1, c) for c in chunks),
@@ -230,7 +230,7 @@ def open_kinship(path: str | Path) -> xr.DataArray:
         Nothing there, or no kinship with ids.
     """
     try:
-        group = zarr.open_group(str(path), mode="r")
+        group = zarr.open_group(absolute(path), mode="r")
     except (FileNotFoundError, ValueError) as error:
         raise StoreError(f"there is no kinship at {str(path)!r}. Give the path of a Zarr group.") from error
     held = dict(group.arrays())
@@ -318,7 +318,7 @@ def open_spectrum(path: str | Path) -> xr.Dataset:
         Nothing there, or no complete decomposition.
     """
     try:
-        group = zarr.open_group(str(path), mode="r")
+        group = zarr.open_group(absolute(path), mode="r")
     except (FileNotFoundError, ValueError) as error:
         raise StoreError(f"there is no decomposition at {str(path)!r}.") from error
     held = dict(group.arrays())
@@ -370,7 +370,7 @@ def open_kinship_or_spectrum(path: str | Path) -> xr.DataArray | xr.Dataset:
     """Whatever of the two lies at a path."""
     reach(path)
     try:
-        group = zarr.open_group(str(path), mode="r")
+        group = zarr.open_group(absolute(path), mode="r")
     except (FileNotFoundError, ValueError) as error:
         raise StoreError(
             f"there is neither a kinship nor a decomposition at {str(path)!r}. Give the path of a Zarr group."

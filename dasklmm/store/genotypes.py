@@ -16,7 +16,7 @@ import zarr
 from dasklmm.errors import GenotypeFormatError, StoreError
 from dasklmm.numerics.genotypes import GRAM_TILE
 from dasklmm.numerics.scan import TILE_VARIANTS
-from dasklmm.store.places import is_local
+from dasklmm.store.places import absolute, is_local
 from dasklmm.store.records import MARK, vacant
 
 COORDINATES = (
@@ -77,7 +77,7 @@ def write_genotypes(ds: xr.Dataset, path: str | Path, overwrite: bool = False) -
     place = str(path).rstrip("/")
     vacant(place, overwrite, "genotypes")
     if is_local(place):
-        target = f"{place}.{uuid.uuid4().hex}.partial"
+        target = f"{absolute(place)}.{uuid.uuid4().hex}.partial"  # workers write by it
         try:
             _write(ds, dosage, target)
             if Path(place).exists():

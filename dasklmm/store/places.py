@@ -30,6 +30,12 @@ def is_local(path: str | Path) -> bool:
     return "://" not in str(path)
 
 
+def absolute(path: str | Path) -> str:
+    """A path as every process sees it, wherever it was started; a URL as it is, without a slash at its end."""
+    text = str(path).removeprefix("file://")
+    return str(Path(text).absolute()) if is_local(text) else text.rstrip("/")
+
+
 def put(path: str, *parts: Any) -> None:
     """Write bytes whole: under another name and renamed, or as one object.
 
