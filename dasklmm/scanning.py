@@ -21,7 +21,7 @@ from dasklmm.errors import DaskLMMError, KinshipError, MemoryBudgetError
 from dasklmm.lazy import associate, blocks, run
 from dasklmm.lazy import kinship as lazy_kinship
 from dasklmm.lazy.eigen import leading_pairs
-from dasklmm.lazy.inputs import genotype_stamp
+from dasklmm.lazy.inputs import files_stamp, genotype_stamp
 from dasklmm.live import reporting
 from dasklmm.null_models import Null, fitted_null, tested_together
 from dasklmm.numerics import design, spectrum
@@ -31,7 +31,6 @@ from dasklmm.numerics.records import (
     Status,
 )
 from dasklmm.numerics.tails import lambda_gc
-from dasklmm.readers.dataset import is_readers_own
 from dasklmm.rotations import (
     Rotation,
     decompose_kept,
@@ -118,7 +117,7 @@ class Scan:
         self.columns = associate.VARIANCE_RATIOS[options["variance_ratio"]]
         if options["interaction"]:
             self.columns = (*self.columns, *associate.INTERACTION_COLUMNS)
-        self._ploidy = int(ds.attrs.get("ploidy", 2))
+        self._ploidy = int(ds.attrs.get("ploidy", ds["dosage"].attrs.get("ploidy", 2)))
         self.selection, self.filters = selection, filters
         self.chosen = chosen = None if selection is None else selection.chosen
         self.indexes = [i if chosen is None else i[chosen[i]] for i in contigs.values()]
@@ -127,7 +126,7 @@ class Scan:
         self.to_scan: list[da.Array] = []
         self.tested, self.to_test = 0, 0
         self.variants_in_kinship = [0] * len(cohorts.groups)
-        self._content_digest: str | None = None
+        self._digest, self._files = "", ""
         self._given_digest = None
         if given is not None:
             parts = [[g[v].values for v in "ps"] if isinstance(g, xr.Dataset) else [g] for g in given]
@@ -174,11 +173,12 @@ class Scan:
         }
 
     def _content(self) -> str:
-        """Digest of the genotypes; what had to be read for it is read once."""
-        if not is_readers_own(self.ds["dosage"].data) and self._content_digest is not None:
-            return self._content_digest
-        self._content_digest = genotype_stamp(self.ds)
-        return self._content_digest
+        """Digest of the genotypes; what had to be read for it is read again unless its files are as they were."""
+        files = files_stamp(self.ds["dosage"].data)
+        if not self._digest or not files:
+            self._digest, self._files = genotype_stamp(self.ds), files
+        # files that were edited and then restored may have been read between
+        return self._digest if files == self._files else fingerprint(self._digest, files)
 
     def _cut(self, kept: Records | Memory) -> None:
         """Cut the genotypes into blocks: those of the run that is taken up, whatever memory there is now."""

@@ -217,3 +217,15 @@ def test_low_rank_keeps_its_digits_beside_a_large_eigenvalue(cohort):
         dasklmm.gwas(ds, y, kinship=k, loco=False, rank=40, precision=p) for p in ("single", "double")
     )
     assert float(np.abs(single["neg_log10_p_value"] - double["neg_log10_p_value"]).max()) < 1e-4
+
+
+@pytest.mark.parametrize("of", ["Dataset", "DataArray"])
+def test_ploidy_goes_with_the_dosages(tmp_path, of):
+    """Frequencies of haploid genotypes are the same whether the Dataset or its dosages alone are given."""
+    ds = dasklmm.simulate(40, 60, n_contigs=1, seed=1)
+    calls = (ds["dosage"].values > 0).astype(np.int8)
+    write_genotypes(ds.assign(dosage=(("variant", "sample"), calls)).assign_attrs(ploidy=1), tmp_path / "g.zarr")
+    opened = dasklmm.open_genotypes(tmp_path / "g.zarr")
+    given = opened if of == "Dataset" else opened["dosage"]
+    found = dasklmm.gwas(given, ds["phenotype"].rename("trait"), loco=False)
+    np.testing.assert_allclose(found["effect_allele_frequency"], calls.mean(axis=1))
