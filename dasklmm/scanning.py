@@ -117,7 +117,7 @@ class Scan:
         self.columns = associate.VARIANCE_RATIOS[options["variance_ratio"]]
         if options["interaction"]:
             self.columns = (*self.columns, *associate.INTERACTION_COLUMNS)
-        self._ploidy = int(ds.attrs.get("ploidy", ds["dosage"].attrs.get("ploidy", 2)))
+        self._ploidy = schema.ploidy(ds)
         self.selection, self.filters = selection, filters
         self.chosen = chosen = None if selection is None else selection.chosen
         self.indexes = [i if chosen is None else i[chosen[i]] for i in contigs.values()]
