@@ -126,6 +126,8 @@ class Scan:
         self.to_scan: list[da.Array] = []
         self.tested, self.to_test = 0, 0
         self.variants_in_kinship = [0] * len(cohorts.groups)
+        # of the contig that is tested, the table of each group
+        self.tables: dict[int, np.ndarray] = {}
         self._digest, self._files = "", ""
         self._given_digest = None
         if given is not None:
@@ -328,15 +330,12 @@ class Scan:
         if not self.indexes[i].size:
             return []
         needed = any(kept.read(name) is None for name in self._tests(i))
-        units = [(g, i) for g in range(len(self.cohorts.groups))]
+        units = [(g, i) for g in range(len(self.cohorts.groups)) if (g, i) not in self.decomposed]
+        tables = [kept.read(f"null/{self._unit(*unit)}") for unit in units]
         return [
             unit
-            for unit in units
-            if unit not in self.decomposed
-            and (
-                kept.read(f"null/{self._unit(*unit)}") is None
-                or (needed and not has_rotation(kept, self._unit(*unit)))
-            )
+            for unit, table in zip(units, tables, strict=True)
+            if table is None or (needed and not has_rotation(kept, self._unit(*unit), table[0]))
         ]
 
     def _nulls(self, kept: Records | Memory, g: int, i: int) -> list[Null | str]:
@@ -352,6 +351,7 @@ class Scan:
         if found is None:
             raise damaged(kept.path, name)
         table, meta = found
+        self.tables[g] = table
         self.variants_in_kinship[g] = max(self.variants_in_kinship[g], meta["n_variants"])
         nulls: list[Null | str] = []
         for t, cohort in enumerate(self.cohorts.groups[g]):
@@ -444,7 +444,7 @@ class Scan:
         for g, (group, own) in enumerate(zip(self.cohorts.groups, nulls, strict=True)):
             tests = [null.test for null in own if not isinstance(null, str)]
             if tests and wanted:
-                operand = operand_of(kept, self._unit(g, i), self.streamed, len(nulls))
+                operand = operand_of(kept, self._unit(g, i), self.tables[g], self.streamed, len(nulls))
                 samples, intercept = group[0].columns, bool(design.has_intercept(group[0].x))
                 together = tested_together(tests, group[0], self.options["interaction"])
                 groups.append(associate.Group(together, operand, samples, intercept))
