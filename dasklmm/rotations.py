@@ -15,6 +15,7 @@ from dasklmm.numerics import design, spectrum
 from dasklmm.numerics.genotypes import Gram
 from dasklmm.store import arrays
 from dasklmm.store.records import Memory, Records, damaged
+from dasklmm.store.results import fingerprint
 
 
 def keep_grams(
@@ -86,11 +87,10 @@ def rotated_table(p: np.ndarray, s: np.ndarray, y: np.ndarray, x: np.ndarray) ->
 def keep_rotation(kept: Records | Memory, unit: str, rotation: Rotation, dtype: Any) -> None:
     """Leave P in `dtype` and its table in records."""
     p = rotation.p.astype(dtype, copy=False)
-    # what is left of a former decomposition goes first: its table must not meet the P of this one
-    kept.drop(f"null/{unit}")
     if isinstance(kept, Records):
-        kept.drop(f"p/{unit}/rows")
-        kept.write_rows(f"p/{unit}", p, budget.STREAM_BYTES)
+        # P says which table it belongs to. Another decomposition, as of a task that outlived its client, may have
+        # other signs: its table must not meet this P, nor this table its P.
+        kept.write_rows(f"p/{unit}", p, budget.STREAM_BYTES, fingerprint(rotation.table))
     else:
         kept.write(f"p/{unit}", p)
     kept.write(
@@ -127,19 +127,19 @@ def decompose_kept(
     budget.return_free_memory()
 
 
-def has_rotation(kept: Records | Memory, unit: str) -> bool:
-    """Whether P of a unit is there, every block of it undamaged."""
+def has_rotation(kept: Records | Memory, unit: str, table: np.ndarray) -> bool:
+    """Whether P that belongs to a unit's table is there, every block of it undamaged."""
     if isinstance(kept, Memory):
         return kept.read(f"p/{unit}") is not None
-    rows = kept.stored_rows(f"p/{unit}")
+    rows = kept.stored_rows(f"p/{unit}", fingerprint(table))
     return rows is not None and rows.whole()
 
 
-def operand_of(kept: Records | Memory, unit: str, streamed: bool, together: int) -> Any:
-    """P as the blocks find it: in its records, in memory for threads, or scattered over a cluster."""
+def operand_of(kept: Records | Memory, unit: str, table: np.ndarray, streamed: bool, together: int) -> Any:
+    """P of a table as the blocks find it: in its records, in memory for threads, or scattered over a cluster."""
     name = f"p/{unit}"
     if isinstance(kept, Records):
-        rows = kept.stored_rows(name)
+        rows = kept.stored_rows(name, fingerprint(table))
         if rows is None:
             raise damaged(kept.path, name)
         return rows if streamed else arrays.StoredArray(rows, keep=together)

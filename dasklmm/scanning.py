@@ -21,7 +21,7 @@ from dasklmm.errors import DaskLMMError, KinshipError, MemoryBudgetError
 from dasklmm.lazy import associate, blocks, run
 from dasklmm.lazy import kinship as lazy_kinship
 from dasklmm.lazy.eigen import leading_pairs
-from dasklmm.lazy.inputs import genotype_stamp
+from dasklmm.lazy.inputs import files_stamp, genotype_stamp
 from dasklmm.live import reporting
 from dasklmm.null_models import Null, fitted_null, tested_together
 from dasklmm.numerics import design, spectrum
@@ -31,7 +31,6 @@ from dasklmm.numerics.records import (
     Status,
 )
 from dasklmm.numerics.tails import lambda_gc
-from dasklmm.readers.dataset import is_readers_own
 from dasklmm.rotations import (
     Rotation,
     decompose_kept,
@@ -118,7 +117,7 @@ class Scan:
         self.columns = associate.VARIANCE_RATIOS[options["variance_ratio"]]
         if options["interaction"]:
             self.columns = (*self.columns, *associate.INTERACTION_COLUMNS)
-        self._ploidy = int(ds.attrs.get("ploidy", 2))
+        self._ploidy = schema.ploidy(ds)
         self.selection, self.filters = selection, filters
         self.chosen = chosen = None if selection is None else selection.chosen
         self.indexes = [i if chosen is None else i[chosen[i]] for i in contigs.values()]
@@ -127,7 +126,9 @@ class Scan:
         self.to_scan: list[da.Array] = []
         self.tested, self.to_test = 0, 0
         self.variants_in_kinship = [0] * len(cohorts.groups)
-        self._content_digest: str | None = None
+        # of the contig that is tested, the table of each group
+        self.tables: dict[int, np.ndarray] = {}
+        self._digest, self._files = "", ""
         self._given_digest = None
         if given is not None:
             parts = [[g[v].values for v in "ps"] if isinstance(g, xr.Dataset) else [g] for g in given]
@@ -174,11 +175,12 @@ class Scan:
         }
 
     def _content(self) -> str:
-        """Digest of the genotypes; what had to be read for it is read once."""
-        if not is_readers_own(self.ds["dosage"].data) and self._content_digest is not None:
-            return self._content_digest
-        self._content_digest = genotype_stamp(self.ds)
-        return self._content_digest
+        """Digest of the genotypes; what had to be read for it is read again unless its files are as they were."""
+        files = files_stamp(self.ds["dosage"].data)
+        if not self._digest or not files:
+            self._digest, self._files = genotype_stamp(self.ds), files
+        # files that were edited and then restored may have been read between
+        return self._digest if files == self._files else fingerprint(self._digest, files)
 
     def _cut(self, kept: Records | Memory) -> None:
         """Cut the genotypes into blocks: those of the run that is taken up, whatever memory there is now."""
@@ -328,15 +330,12 @@ class Scan:
         if not self.indexes[i].size:
             return []
         needed = any(kept.read(name) is None for name in self._tests(i))
-        units = [(g, i) for g in range(len(self.cohorts.groups))]
+        units = [(g, i) for g in range(len(self.cohorts.groups)) if (g, i) not in self.decomposed]
+        tables = [kept.read(f"null/{self._unit(*unit)}") for unit in units]
         return [
             unit
-            for unit in units
-            if unit not in self.decomposed
-            and (
-                kept.read(f"null/{self._unit(*unit)}") is None
-                or (needed and not has_rotation(kept, self._unit(*unit)))
-            )
+            for unit, table in zip(units, tables, strict=True)
+            if table is None or (needed and not has_rotation(kept, self._unit(*unit), table[0]))
         ]
 
     def _nulls(self, kept: Records | Memory, g: int, i: int) -> list[Null | str]:
@@ -352,6 +351,7 @@ class Scan:
         if found is None:
             raise damaged(kept.path, name)
         table, meta = found
+        self.tables[g] = table
         self.variants_in_kinship[g] = max(self.variants_in_kinship[g], meta["n_variants"])
         nulls: list[Null | str] = []
         for t, cohort in enumerate(self.cohorts.groups[g]):
@@ -444,7 +444,7 @@ class Scan:
         for g, (group, own) in enumerate(zip(self.cohorts.groups, nulls, strict=True)):
             tests = [null.test for null in own if not isinstance(null, str)]
             if tests and wanted:
-                operand = operand_of(kept, self._unit(g, i), self.streamed, len(nulls))
+                operand = operand_of(kept, self._unit(g, i), self.tables[g], self.streamed, len(nulls))
                 samples, intercept = group[0].columns, bool(design.has_intercept(group[0].x))
                 together = tested_together(tests, group[0], self.options["interaction"])
                 groups.append(associate.Group(together, operand, samples, intercept))

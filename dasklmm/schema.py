@@ -158,6 +158,11 @@ def _without_negative(block: np.ndarray) -> np.ndarray:
     return np.where(block < 0, np.nan, block)
 
 
+def ploidy(ds: xr.Dataset) -> int:
+    """Copies of a locus that a sample has: of the Dataset, else of its dosages, else 2."""
+    return int(ds.attrs.get("ploidy", ds["dosage"].attrs.get("ploidy", 2)))
+
+
 def with_text(ds: xr.Dataset) -> xr.Dataset:
     """Genotypes whose coordinates of dtype object, as pandas leaves them, are text."""
     names = [n for n in ("sample_id", *VARIANT_COORDS) if n in ds.variables and ds[n].dtype.kind == "O"]

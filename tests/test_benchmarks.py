@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -153,7 +154,7 @@ def test_limits_do_the_work_that_they_stand_for(tmp_path, monkeypatch):
     class Counted:
         """NumPy whose products count the multiplications that they stand for."""
 
-        done: list[int] = []
+        done: ClassVar[list[int]] = []
 
         def __getattr__(self, name):
             return getattr(np, name)

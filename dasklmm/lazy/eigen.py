@@ -15,6 +15,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
+import dasklmm
 from dasklmm import schema
 from dasklmm.errors import KinshipError, RankError
 from dasklmm.lazy import blocks, budget, inputs, run
@@ -142,6 +143,7 @@ def eigendecompose(
         if store is not None:
             made_of = {
                 "of": "matrix",
+                "version": dasklmm.__version__,
                 "rank": rank,
                 "samples": None if ids is None else fingerprint(ids),
                 "values": fingerprint(matrix),

@@ -8,9 +8,10 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
+import dasklmm
 from dasklmm import schema
 from dasklmm.lazy import blocks, run
-from dasklmm.readers.dataset import is_readers_own
+from dasklmm.readers.dataset import path_of, paths_of
 from dasklmm.store.results import fingerprint, source_stamp
 
 
@@ -19,8 +20,18 @@ def genotype_stamp(ds: xr.Dataset) -> str:
 
     Any other array is read once for its content, since nothing else tells it from an edited one.
     """
-    stamp = source_stamp(str(ds.attrs.get("source", "")))
-    return stamp if stamp and is_readers_own(ds["dosage"].data) else content_digest(ds["dosage"].data)
+    array = ds["dosage"].data
+    return source_stamp(path_of(array) or "") or content_digest(array)
+
+
+def files_stamp(array: Any) -> str:
+    """Digest of the files that a reader's array, or a choice of its variants or samples, is read from.
+
+    It tells an edit while they are read; "" where the files or their times are not known.
+    """
+    paths = paths_of(array) if isinstance(array, da.Array) else None
+    stamps = [source_stamp(path) for path in paths or ()]
+    return fingerprint(stamps) if stamps and all(stamps) else ""
 
 
 def content_digest(rows: da.Array) -> str:
@@ -35,6 +46,7 @@ def of_kinship(ds: xr.Dataset, method: str, precision: str) -> dict[str, Any]:
     ids = schema.sample_ids(ds)
     return {
         "of": "genotypes",
+        "version": dasklmm.__version__,
         "genotypes": genotype_stamp(ds),
         "variants": fingerprint(
             *(np.asarray(ds[n].values) for n in schema.VARIANT_COORDS if n in ds.variables)

@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 import zarr
 
+import dasklmm
 from dasklmm import schema
 from dasklmm.lazy import blocks, run
 from dasklmm.lazy.inputs import content_digest, genotype_stamp
@@ -131,6 +132,7 @@ def rotation_inputs(
     elif p is not None:
         digest = fingerprint(np.asarray(p))
     return {
+        "version": dasklmm.__version__,
         "p": digest,
         "alternatives": genotype_stamp(a) if isinstance(a, xr.Dataset) else content_digest(rows.data),
         "samples": None if samples is None else fingerprint(samples),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from numbers import Integral
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import dask.array as da
 import numpy as np
 import xarray as xr
+from dask.blockwise import Blockwise
 
 from dasklmm import schema
 from dasklmm.errors import GenotypeFormatError, GenotypeReadError
@@ -26,8 +28,8 @@ KNOWN = (
     "makes one of a VCF), or a store of write_genotypes"
 )
 
-# Names of the Dask arrays that a reader made in this process.
-_issued: set[str] = set()
+# Path that is behind each Dask array that a reader made in this process, by the array's name.
+_issued: dict[str, str] = {}
 
 
 class Retried:
@@ -61,9 +63,21 @@ def _rows(rows: Any) -> str:
     return f"rows {rows.start} to {rows.stop}" if isinstance(rows, slice) else f"{len(rows)} rows"
 
 
-def is_readers_own(array: Any) -> bool:
-    """Whether an array is as a reader made it, so that its file tells its content."""
-    return getattr(array, "name", None) in _issued
+def path_of(array: Any) -> str | None:
+    """Path behind an array that is as a reader made it, so that its files tell its content; None of any other."""
+    return _path(array.__dask_graph__(), array.name) if isinstance(array, da.Array) else None
+
+
+def paths_of(array: da.Array) -> list[str] | None:
+    """Paths behind all that an array is made of; None where some of it is from elsewhere than a reader."""
+    graph = array.__dask_graph__()
+    roots = [_path(graph, name) for name, before in graph.dependencies.items() if not before]
+    return None if None in roots else sorted(set(map(str, roots)))
+
+
+def _path(graph: Any, name: str) -> str | None:
+    # blocks that were persisted keep their name, and are of the file as it was then
+    return _issued.get(name) if isinstance(graph.layers.get(name), Blockwise) else None
 
 
 def text(values: Any) -> np.ndarray:
@@ -140,7 +154,7 @@ def genotype_dataset(
         asarray=True,
         meta=np.empty((0, 0), dtype=source.dtype),
     )
-    _issued.add(data.name)
+    _issued[data.name] = path if "://" in path or not path else os.path.abspath(path)
     coords = {
         "sample_id": (schema.SAMPLE, sample_id),
         "variant_contig": (schema.VARIANT, contig),
@@ -150,7 +164,8 @@ def genotype_dataset(
         "variant_other_allele": (schema.VARIANT, other_allele),
     }
     out = xr.Dataset(
-        {"dosage": ((schema.VARIANT, schema.SAMPLE), data)},
+        # the ploidy is on the variable too, which may be given without its Dataset
+        {"dosage": ((schema.VARIANT, schema.SAMPLE), data, {"ploidy": ploidy})},
         coords=coords,
         attrs={
             "source": path,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from numbers import Integral
 from os import PathLike
@@ -85,7 +86,9 @@ def open_genotypes(path: str | Path, chunks: int | str = "auto", *, field: str =
         raise OptionError(f"chunks is {chunks!r}; a positive number of variants or 'auto' is needed.")
     if field not in FIELDS:
         raise OptionError(f"field is {field!r}; it is one of {', '.join(map(repr, FIELDS))}.")
-    ds = _opened(str(path), None if chunks == "auto" else int(chunks), field)
+    # a process that changes its folder reads on
+    text = str(path) if "://" in str(path) else os.path.abspath(path)
+    ds = _opened(text, None if chunks == "auto" else int(chunks), field)
     if field not in ("auto", ds.attrs["field"]):
         kind = {"genotype": "hard calls (int8)", "dosage": "dosages"}[ds.attrs["field"]]
         raise OptionError(

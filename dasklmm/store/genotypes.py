@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 import zarr
 
+from dasklmm import schema
 from dasklmm.errors import GenotypeFormatError, StoreError
 from dasklmm.numerics.genotypes import GRAM_TILE
 from dasklmm.numerics.scan import TILE_VARIANTS
@@ -145,4 +146,4 @@ def _write(ds: xr.Dataset, dosage: da.Array, target: str) -> None:
     if m and n:
         # whole chunks to a task, so that no two write the same one
         da.store(dosage.rechunk((16 * rows, -1)), array, lock=False)
-    group.update_attributes({UNFINISHED: False})
+    group.update_attributes({UNFINISHED: False, "ploidy": schema.ploidy(ds)})

@@ -97,21 +97,24 @@ class Records:
         found = (str(f)[len(str(root)) :].lstrip("/") for f in fs.find(root))
         return sorted(f for f in found if not f.endswith((".partial", "lock")))
 
-    def write_rows(self, name: str, array: np.ndarray, block_bytes: int) -> None:
-        """Write a matrix as records of some rows each, and last the record that says they are there."""
+    def write_rows(self, name: str, array: np.ndarray, block_bytes: int, of: str) -> None:
+        """Write a matrix as records of some rows each, and last the record that says they are there.
+
+        Each says `of` what it is, so that blocks of two attempts make no matrix.
+        """
         rows = max(1, block_bytes // max(1, array[:1].nbytes))
         starts = np.arange(0, array.shape[0], rows)
         for i, start in enumerate(starts.tolist()):
-            self.write(f"{name}/{i:05d}", array[start : start + rows])
-        self.write(f"{name}/rows", starts, shape=list(array.shape), dtype=array.dtype.str)
+            self.write(f"{name}/{i:05d}", array[start : start + rows], of=of)
+        self.write(f"{name}/rows", starts, shape=list(array.shape), dtype=array.dtype.str, of=of)
 
-    def stored_rows(self, name: str) -> StoredRows | None:
-        """Handle of a matrix written by `write_rows`; None where it is not there."""
+    def stored_rows(self, name: str, of: str) -> StoredRows | None:
+        """Handle of a matrix written by `write_rows` of the same; None where it is not there."""
         found = self.read(f"{name}/rows")
-        if found is None:
+        if found is None or found[1]["of"] != of:
             return None
         starts, meta = found
-        return StoredRows(self, name, tuple(meta["shape"]), np.dtype(meta["dtype"]), starts.size)
+        return StoredRows(self, name, tuple(meta["shape"]), np.dtype(meta["dtype"]), starts.size, of)
 
     def drop(self, name: str) -> None:
         """Remove a record, if it is there."""
@@ -143,17 +146,22 @@ class StoredRows:
     """Matrix in records of some rows each: read whole by ``[...]``, or block by block by iteration."""
 
     def __init__(
-        self, records: Records, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], blocks: int
+        self, records: Records, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], blocks: int, of: str
     ) -> None:
         self.records, self.name, self.shape, self.dtype, self.blocks = records, name, shape, dtype, blocks
+        self.of = of
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """Blocks of rows in order; StoreError where one is damaged."""
+        """Blocks of rows in order; StoreError where one is damaged, or of another attempt."""
         for i in range(self.blocks):
-            found = self.records.read(f"{self.name}/{i:05d}")
+            found = self._block(i)
             if found is None:
                 raise damaged(self.records.path, f"{self.name}/{i:05d}")
-            yield found[0]
+            yield found
+
+    def _block(self, i: int) -> np.ndarray | None:
+        found = self.records.read(f"{self.name}/{i:05d}")
+        return None if found is None or found[1].get("of") != self.of else found[0]
 
     def __getitem__(self, index: Any) -> np.ndarray:
         out = np.empty(self.shape, dtype=self.dtype)
@@ -165,7 +173,7 @@ class StoredRows:
 
     def whole(self) -> bool:
         """Whether every block is there and undamaged."""
-        return all(self.records.read(f"{self.name}/{i:05d}") is not None for i in range(self.blocks))
+        return all(self._block(i) is not None for i in range(self.blocks))
 
 
 def damaged(path: str, name: str) -> StoreError:

@@ -43,7 +43,10 @@ def fingerprint(*values: Any) -> str:
 
 
 def source_stamp(path: str) -> str:
-    """Digest of names, sizes and times of the files at a path or URL, without reading them; "" if none."""
+    """Digest of names, sizes and times of the files at a path or URL, without reading them; "" if none.
+
+    "" too where a file has neither a time nor an ETag: an edit may leave its size.
+    """
     if not path:
         return ""
     try:
@@ -55,6 +58,8 @@ def source_stamp(path: str) -> str:
     facts = []
     for name, info in sorted(found.items()):
         stamp = next((str(info[k]) for k in ("ETag", "etag", "mtime", "LastModified") if k in info), "")
+        if not stamp:
+            return ""
         facts.append([name[len(root) :], info.get("size"), stamp])
     return fingerprint(facts) if facts else ""
 

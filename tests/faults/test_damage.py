@@ -7,6 +7,8 @@ import os
 import shutil
 from pathlib import Path
 
+import dask.array as da
+import fsspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,7 +18,8 @@ from fault_tools import Cohort, Rows, contents, edit_rows, records_of
 import dasklmm
 from dasklmm import errors
 from dasklmm.lazy import budget
-from dasklmm.store.results import open_results
+from dasklmm.store.genotypes import write_genotypes
+from dasklmm.store.results import open_results, source_stamp
 
 
 def flip(path, at=0.6):
@@ -197,6 +200,107 @@ def test_p_written_anew(problem, tmp_path):
     )
     with pytest.raises(errors.StoreError, match="written anew"):
         lazy.compute()
+
+
+@pytest.mark.parametrize("chosen", [{"variant": slice(1, None)}, {"sample": slice(140)}])
+@pytest.mark.parametrize("restored", [False, True])
+def test_a_choice_of_genotypes_changed_while_it_is_read(cohort, tmp_path, chosen, restored):
+    """Fault 14: of a choice of variants or samples an edit is noticed too, also one that was undone at the end."""
+    own = Cohort(tmp_path / "own")
+    shutil.copytree(cohort.folder, own.folder)
+    calls, store = np.load(own.npy), tmp_path / "r.zarr"
+
+    def edit(name, done, total):
+        if (name, done) == ("kinship", 1):
+            edit_rows(own.npy, 2 - calls)
+        if restored and done == total and name == "test":
+            edit_rows(own.npy, calls)
+
+    ds = own.genotypes().isel(chosen)
+    with pytest.raises(errors.StoreError, match="genotypes changed while they were read"):
+        dasklmm.gwas(ds, own.y, store=store, progress=edit)
+    assert not store.exists()
+
+
+def test_genotypes_from_elsewhere_changed_while_they_are_read(cohort, tmp_path):
+    """Fault 14: an array that no reader made is read once more at the end."""
+    calls = np.load(cohort.npy)
+    here = {"calls": calls}
+    blocks = da.map_blocks(
+        lambda block_info: here["calls"][slice(*block_info[None]["array-location"][0])],
+        chunks=((400, 400, 400), (150,)),
+        dtype=np.int8,
+        meta=np.empty((0, 0), np.int8),
+    )
+    ds = cohort.genotypes().assign(dosage=(("variant", "sample"), blocks))
+
+    def edit(name, done, total):
+        here["calls"] = 2 - calls
+
+    with pytest.raises(errors.StoreError, match="genotypes changed while they were read"):
+        dasklmm.gwas(ds, cohort.y, store=tmp_path / "r.zarr", progress=edit)
+
+
+def test_dosages_of_another_file(cohort, tmp_path):
+    """Fault 10: dosages put into another file's Dataset are known by the file that they are of."""
+    turned = cohort.genotypes().load()
+    write_genotypes(turned.assign(dosage=2 - turned["dosage"]), tmp_path / "b.zarr")
+    a, b = dasklmm.open_genotypes(cohort.folder / "g.zarr"), dasklmm.open_genotypes(tmp_path / "b.zarr")
+    dasklmm.gwas(a, cohort.y, store=tmp_path / "r.zarr", loco=False)
+    with pytest.raises(errors.StoreError, match="differs in: genotypes"):
+        dasklmm.gwas(a.assign(dosage=b["dosage"]), cohort.y, store=tmp_path / "r.zarr", loco=False)
+
+
+def test_blocks_persisted_before_an_edit(cohort, tmp_path):
+    """Fault 10: they are known by their content, not by the file as it is now."""
+    own = Cohort(tmp_path / "own")
+    shutil.copytree(cohort.folder, own.folder)
+    former = own.genotypes().persist()
+    edit_rows(own.npy, 2 - np.load(own.npy))
+    dasklmm.gwas(former, own.y, store=tmp_path / "r.zarr", loco=False)
+    with pytest.raises(errors.StoreError, match="differs in: genotypes"):
+        own.scan(tmp_path / "r.zarr", loco=False)
+
+
+def test_a_file_system_without_times(tmp_path):
+    """Fault 14: names and sizes alone tell no edit."""
+    place = fsspec.filesystem("memory")
+    place.pipe_file("/stamped/a", b"12345")
+    assert source_stamp("memory://stamped") == ""
+    place.rm("/stamped", recursive=True)
+    (tmp_path / "a").write_bytes(b"12345")
+    assert source_stamp(str(tmp_path)) != ""
+
+
+def test_the_folder_of_the_process_changes(cohort, tmp_path, monkeypatch):
+    """Fault 14: genotypes opened by a relative path stay the same genotypes, and can be read."""
+    monkeypatch.chdir(cohort.folder)
+    ds = dasklmm.open_genotypes("g.zarr")
+    dasklmm.gwas(ds, cohort.y, store=tmp_path / "r.zarr", loco=False)
+    monkeypatch.chdir(tmp_path)
+    dasklmm.gwas(ds, cohort.y, store=tmp_path / "r.zarr", loco=False)
+    assert ds["dosage"][:3].compute().shape == (3, 150)
+
+
+def test_work_of_another_version(cohort, tmp_path, monkeypatch):
+    """Fault 10: what another version of this package made is not gone on with, nor taken for this one's."""
+    ds, k = cohort.genotypes(), dasklmm.kinship(cohort.genotypes())
+    p = dasklmm.eigendecompose(ds, rank=2)
+
+    makers = {
+        "r": lambda path: cohort.scan(path, loco=False),
+        "k": lambda path: dasklmm.kinship(ds, store=path),
+        "e": lambda path: dasklmm.eigendecompose(k, store=path),
+        "g": lambda path: dasklmm.eigendecompose(ds, rank=2, store=path),
+        "p": lambda path: dasklmm.project(p, ds, store=path),
+    }
+    for name, make in makers.items():
+        make(tmp_path / name)
+        make(tmp_path / name)
+    monkeypatch.setattr(dasklmm, "__version__", "0.0")
+    for name, make in makers.items():
+        with pytest.raises(errors.StoreError, match="version" if name != "p" else "exists already"):
+            make(tmp_path / name)
 
 
 @pytest.mark.parametrize("stage", ["kinship", "test"])

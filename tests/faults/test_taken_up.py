@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import dask
@@ -13,11 +14,11 @@ from fault_tools import Rows, contents, records_of
 
 import dasklmm
 from dasklmm import errors, scanning, schema
-from dasklmm.lazy import blocks
+from dasklmm.lazy import blocks, budget
 from dasklmm.lazy.budget import Shape
 from dasklmm.numerics import spectrum
 from dasklmm.store import arrays, places, records
-from dasklmm.store.results import open_results
+from dasklmm.store.results import fingerprint, open_results
 
 
 class Stop(Exception):
@@ -54,6 +55,7 @@ def test_work_of_genotypes_that_changed_is_dropped(cohort, wanted, tmp_path, mon
 def test_a_table_never_meets_the_eigenvectors_of_another_decomposition(cohort, wanted, tmp_path, monkeypatch):
     """Eigenvectors are computed anew with other signs, and the run dies before their table is written."""
     store, work = tmp_path / "r.zarr", tmp_path / "r.zarr.work"
+    monkeypatch.setattr(budget, "decompositions_at_once", lambda n, room, threads: 1)  # contig by contig
     with dask.config.set(scheduler="synchronous"):
         with pytest.raises(Stop):
             cohort.scan(store, progress=stopped_at("null model", 2))
@@ -75,6 +77,36 @@ def test_a_table_never_meets_the_eigenvectors_of_another_decomposition(cohort, w
             patch.setattr(records.Records, "write", fail)
             with pytest.raises(Stop):
                 cohort.scan(store)
+        cohort.scan(store)
+    assert contents(store) == wanted
+
+
+@pytest.mark.parametrize("late", ["before", "while"])
+def test_eigenvectors_of_a_task_that_outlived_its_client(cohort, wanted, tmp_path, monkeypatch, late):
+    """It has other signs: found before it is used, its block is computed anew; while it is used, refused."""
+    store = tmp_path / "r.zarr"
+    monkeypatch.setattr(budget, "STREAM_BYTES", 20_000)  # P has five blocks
+    blocks_of = records.Records.write_rows
+
+    def write_late(kept):
+        rows = kept.stored_rows("p/00001", fingerprint(kept.read("null/00001")[0]))
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                records, "put", lambda path, *parts: None if path.endswith("rows") else put(path, *parts)
+            )
+            blocks_of(kept, "p/00001", -rows[...], 20_000, "another")
+
+    def stop(name, done, total):
+        if (name, done) == ("null model", 2):
+            text = json.loads((tmp_path / "r.zarr.work" / "inputs.json").read_text())
+            write_late(records.Records(f"{store}.work", fingerprint(text)))
+            if late == "before":
+                raise Stop
+
+    put = records.put
+    with dask.config.set(scheduler="synchronous"):
+        with pytest.raises(Stop if late == "before" else errors.StoreError):
+            cohort.scan(store, progress=stop)
         cohort.scan(store)
     assert contents(store) == wanted
 
