@@ -90,7 +90,8 @@ field = click.option(
     type=click.Choice(["auto", "genotype", "dosage"]),
     default="auto",
     show_default=True,
-    help="What is read of a VCF-Zarr or .pgen that holds both. auto: of a VCF-Zarr calls, of a .pgen dosages.",
+    help="What is read of a VCF-Zarr or .pgen that holds both. auto: of a VCF-Zarr calls (DS where it has none), "
+    "of a .pgen dosages.",
 )
 
 

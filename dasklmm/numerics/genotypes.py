@@ -514,7 +514,9 @@ def allele_counts(
     """
     known = ~(calls == -1).any(axis=2) & (calls >= 0).any(axis=2)
     counts = (calls[site] == allele[:, None, None]).sum(axis=2, dtype=np.int8)
-    counts[haploid_calls(calls)[site]] *= 2
+    haploid = haploid_calls(calls)
+    if haploid.any():
+        counts[haploid[site]] *= 2
     return np.where(known[site], counts, np.int8(-1))
 
 
