@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
-from dasklmm.errors import DaskLMMError, GenotypeFormatError, GenotypeReadError, StoreError
+from dasklmm.errors import StoreError
 from dasklmm.lazy import run
 from dasklmm.scanning import Scan
-from dasklmm.store.places import clear, get, present, put, remove
+from dasklmm.store.places import clear, get, present, put
+from dasklmm.store.publish import differing, unchanged
 from dasklmm.store.records import Records, one_writer, vacant
 from dasklmm.store.results import (
     differences,
-    differing,
     fingerprint,
     open_results,
     unfinished,
@@ -37,18 +36,11 @@ def run_kept(scan: Scan, store: str, resume: bool, overwrite: bool) -> xr.Datase
         done = _finished(store, inputs, resume, overwrite)
         if done is None:
             kept = _records(work, inputs, resume, overwrite)
-            try:
+            with unchanged(scan.inputs, inputs, lambda: _drop(work)):
                 done = scan.run(kept)
-            except Exception as error:
-                # files that are written anew make readers raise what they like
-                if isinstance(error, GenotypeReadError) or not isinstance(error, DaskLMMError):
-                    with suppress(GenotypeFormatError, GenotypeReadError, OSError, ValueError):
-                        _check_unchanged(scan, inputs, work)
-                raise
-            _check_unchanged(scan, inputs, work)
             still_ours()
             write_results(done, store, inputs, overwrite=overwrite)
-        clear(work)
+        _drop(work)
     return done
 
 
@@ -61,15 +53,9 @@ def unfinished_work(store: str) -> bool:
     return get(f"{_work_of(store)}/inputs.json") is not None
 
 
-def _check_unchanged(scan: Scan, inputs: dict[str, Any], work: str) -> None:
-    """Refuse what was made of genotypes that are others now, and drop the work."""
-    changed = differing(scan.inputs(), inputs)
-    if changed:
-        clear(work)  # what was made of the one must not be taken for the other's
-        raise StoreError(
-            f"the {', '.join(changed)} changed while they were read, so nothing is published, and no work of this "
-            "run is kept. Run the same command again when the files are at rest."
-        )
+def _drop(work: str) -> None:
+    """Remove the work of a run; what says whose it is goes first, so that no part of the rest is believed."""
+    clear(work, keep="lock", first="inputs.json")
 
 
 def _finished(store: str | Path, inputs: dict[str, Any], resume: bool, overwrite: bool) -> xr.Dataset | None:
@@ -92,10 +78,9 @@ def _finished(store: str | Path, inputs: dict[str, Any], resume: bool, overwrite
 def _records(work: str, inputs: dict[str, Any], resume: bool, overwrite: bool) -> Records:
     """Records of the run at `work`, after a check that what is there is of the same inputs."""
     text = get(f"{work}/inputs.json")
-    if text is None and Records(work, "").names():
-        raise StoreError(
-            f"{work!r} is where unfinished work is kept, and holds something else. Give another store."
-        )
+    kept = Records(work, fingerprint(inputs))
+    if text is None:
+        kept.check_own()
     try:
         held = None if text is None else json.loads(text)
     except ValueError:
@@ -109,10 +94,8 @@ def _records(work: str, inputs: dict[str, Any], resume: bool, overwrite: bool) -
             )
         if not resume:
             raise StoreError(f"{work!r} holds unfinished work, and resume is False. Give overwrite=True.")
-    kept = Records(work, fingerprint(inputs))
-    if names:
-        for name in kept.names():
-            remove(f"{work}/{name}")
+    if names or text is None:  # of another run, or left by one that was killed while it removed them
+        _drop(work)
     put(f"{work}/inputs.json", json.dumps(inputs, sort_keys=True, indent=1).encode())
     client = run.active_client()
     if client is not None and not all(client.run(_sees, work).values()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -858,17 +859,17 @@ def linear_mixed_regression_rows(
             vacant(path, arrays.unfinished(path), "array")  # before anything is read
     plain = None
     if a_path is not None:
-        made_of = project.rotation_inputs(entries, rows, None, samples, mean_impute)
+        of = functools.partial(project.rotation_inputs, entries, rows, None, samples, mean_impute)
         plain = project.keep_rows(
-            project.imputed_rows(rows, samples, mean_impute), a_path, made_of, label="impute"
+            project.imputed_rows(rows, samples, mean_impute), a_path, of, label="impute"
         )
     if pa_path is None:
         group = associate.Group(alternatives.stacked_tests([null]), p, samples, model._intercept)
         data = associate.scan([group], rows.data, label="test", mean_impute=mean_impute)
         out = associate.dataset(data[:, 2:], associate.TEST_COLUMNS, rows.coords, test="lrt")
     else:
-        made_of = project.rotation_inputs(entries, rows, p, samples, mean_impute)
-        stored = project.keep_rows(project.rotated_rows(rows, p, samples, mean_impute), pa_path, made_of)
+        of = functools.partial(project.rotation_inputs, entries, rows, p, samples, mean_impute)
+        stored = project.keep_rows(project.rotated_rows(rows, p, samples, mean_impute), pa_path, of)
         if model.low_rank and plain is None:
             plain = project.imputed_rows(rows, samples, mean_impute)
         out = model.fit_alternatives(stored, plain if model.low_rank else None, partition_size)

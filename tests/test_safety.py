@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+import zarr
 
 import dasklmm
 from dasklmm import LinearMixedModel, errors, linear_mixed_model, linear_mixed_regression_rows
@@ -42,7 +43,7 @@ def writers(ds, y):
 
 @pytest.mark.parametrize("writer", ["scan", "genotypes", "kinship", "decomposition", "p", "pa"])
 @pytest.mark.parametrize("overwrite", [False, True])
-@pytest.mark.parametrize("place", ["folder", "file", "zarr"])
+@pytest.mark.parametrize("place", ["folder", "file", "group", "array"])
 def test_nothing_foreign_is_replaced(cohort, tmp_path, writer, overwrite, place):
     path = tmp_path / "thesis"
     if place == "file":
@@ -50,10 +51,10 @@ def test_nothing_foreign_is_replaced(cohort, tmp_path, writer, overwrite, place)
     elif place == "folder":
         path.mkdir()
         (path / "thesis.txt").write_text("years of work")
-    else:
-        import zarr
-
+    elif place == "group":
         zarr.open_group(str(path), mode="w").create_array("mine", data=np.arange(3.0))
+    else:
+        zarr.create_array(str(path), data=np.arange(3.0))
     before = sorted((p, p.read_bytes()) for p in tmp_path.rglob("*") if p.is_file())
     with pytest.raises(errors.StoreError):
         writers(*cohort)[writer](path, overwrite)

@@ -24,7 +24,6 @@ from dasklmm.numerics import spectrum
 from dasklmm.numerics.subspace import Krylov, Product, gram_product
 from dasklmm.store import arrays
 from dasklmm.store.places import check_place
-from dasklmm.store.records import vacant
 from dasklmm.store.results import fingerprint
 
 logger = logging.getLogger(__name__)
@@ -86,7 +85,8 @@ def eigendecompose(
     MemoryBudgetError
         The decomposition would not fit in memory.
     StoreError
-        `store` holds something else.
+        `store` holds something else, cannot be written, or another run writes there. The genotypes changed while
+        they were read.
 
     Examples
     --------
@@ -116,51 +116,52 @@ def eigendecompose(
     if isinstance(k, xr.Dataset) and rank is None:
         raise RankError("of genotypes only leading pairs can be found: give rank, or their kinship().")
     spectrum.check_rank(rank, n)
-    made_of: dict[str, Any] = {}
+    coords = {} if ids is None else {"sample_id": (schema.SAMPLE, ids)}
+
+    def named(p: np.ndarray, s: np.ndarray, **variables: Any) -> xr.Dataset:
+        pairs = {"p": ((schema.EIGEN, schema.SAMPLE), p), "s": (schema.EIGEN, s), **variables}
+        return xr.Dataset(pairs, coords=coords)
+
     if isinstance(k, xr.Dataset):
-        if store is not None:
-            check_place(store)
-            made_of = {
-                **inputs.of_kinship(k, method, precision), "rank": rank, "tolerance": tolerance, "seed": seed,
-            }  # fmt: skip
-            found = arrays.held_spectrum(store, made_of, overwrite)
-            if found is not None:
-                return found
-            vacant(store, overwrite or arrays.unfinished(store), "decomposition")  # before any work
         rows = schema.dosage_rows(k)
         dtype = lazy_kinship.working_dtype(precision)
         tell = None if progress is None else functools.partial(progress, "leading pairs")
-        found_pairs = leading_pairs(
-            [rows], rank or n, method, dtype=dtype, seed=seed, tolerance=tolerance, tell=tell
-        )
-        s, p = found_pairs.s, found_pairs.p
-        variables = {"residual": (schema.EIGEN, found_pairs.residual)}
+
+        def made() -> xr.Dataset:
+            found = leading_pairs(
+                [rows], rank or n, method, dtype=dtype, seed=seed, tolerance=tolerance, tell=tell
+            )
+            return named(found.p, found.s, residual=(schema.EIGEN, found.residual))
+
+        def of() -> dict[str, Any]:
+            return {
+                **inputs.of_kinship(k, method, precision), "rank": rank, "tolerance": tolerance, "seed": seed,
+            }  # fmt: skip
     else:
         budget.check_eigendecomposition(n)
         if store is not None:
             check_place(store)
         matrix = np.asarray(k.compute() if dask.is_dask_collection(k) else k)
-        if store is not None:
-            made_of = {
+
+        def made() -> xr.Dataset:
+            pairs = spectrum.eigendecompose(matrix, rank)
+            return named(pairs.p, pairs.s)
+
+        @functools.cache  # it lies in memory
+        def of() -> dict[str, Any]:
+            return {
                 "of": "matrix",
                 "version": dasklmm.__version__,
                 "rank": rank,
                 "samples": None if ids is None else fingerprint(ids),
                 "values": fingerprint(matrix),
             }
-            found = arrays.held_spectrum(store, made_of, overwrite)
-            if found is not None:
-                return found
-            vacant(store, overwrite or arrays.unfinished(store), "decomposition")  # before any work
-        pairs = spectrum.eigendecompose(matrix, rank)
-        s, p, variables = pairs.s, pairs.p, {}
-    coords = {} if ids is None else {"sample_id": (schema.SAMPLE, ids)}
-    out = xr.Dataset(
-        {"p": ((schema.EIGEN, schema.SAMPLE), p), "s": (schema.EIGEN, s), **variables}, coords=coords
+
+    if store is None:
+        return made()
+    return arrays.made_once(
+        store, "decomposition", of, arrays.held_spectrum, made, arrays.write_spectrum, overwrite=overwrite
     )
-    if store is not None:
-        arrays.write_spectrum(out, store, made_of, overwrite=overwrite)
-    return out
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,8 +21,6 @@ from dasklmm.errors import KinshipError, OptionError
 from dasklmm.lazy import blocks, inputs, run
 from dasklmm.numerics.genotypes import Gram, gram
 from dasklmm.store import arrays
-from dasklmm.store.places import check_place
-from dasklmm.store.records import vacant
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +108,8 @@ def kinship(
         Of the products inside a block; sums over blocks are float64.
     store : path or URL, optional
         Compute it now, and keep it there as a Zarr group, for ``gwas(kinship=PATH)``. One that is there already
-        of the same genotypes, method and precision is opened instead.
+        of the same genotypes, method and precision is opened instead. Genotypes that are not a reader's own are
+        read once more before and after, to tell that they are the same.
     overwrite : bool
         Replace the kinship that `store` holds.
     progress : callable (stage, done, total), optional
@@ -128,7 +127,8 @@ def kinship(
     KinshipError
         On computing: no variant varies. With `store`: the genotypes carry no sample ids.
     StoreError
-        `store` holds something else, or cannot be written; before any work.
+        `store` holds something else, cannot be written, or another run writes there; before any work. The
+        genotypes changed while they were read.
 
     Examples
     --------
@@ -144,40 +144,38 @@ def kinship(
     n = rows.shape[1]
     if rows.shape[0] == 0:
         raise KinshipError("the genotypes hold no variant; a kinship needs at least one that varies.")
-    if store is not None:
-        if ids is None:
-            raise KinshipError(
-                "the genotypes carry no sample ids, so a kinship of them that is kept could not be joined to "
-                "anything. Assign sample_id over sample."
-            )
-        check_place(store)
-        made_of = inputs.of_kinship(ds, method, precision)
-        found = arrays.held_kinship(store, made_of, overwrite)
-        if found is not None:
-            return found
-        vacant(store, overwrite or arrays.unfinished(store), "kinship")  # before any work
-    tell = None if store is None else _told(progress)
-    start = time.perf_counter()
-    if store is not None:
-        logger.info("kinship: %d variants in %d blocks, %d samples", rows.shape[0], rows.numblocks[0], n)
-    with run.counted(rows.numblocks[0], tell) as report:
-        grams = gram_matrices(rows, method, samples=[None], dtype=dtype, report=report)
-        matrix: Any = dask.delayed(scaled)(dask.delayed(operator.itemgetter(0))(grams))
-        if store is not None:
-            (matrix,) = run.run_blocks([matrix])
-    if store is not None:
-        logger.info("kinship: done in %.1f s", time.perf_counter() - start)
-    else:
-        matrix = da.from_delayed(matrix, (n, n), dtype=np.float64)
     coords = {}
     if ids is not None:
         coords = {"sample_id_0": ("sample_0", ids), "sample_id_1": ("sample_1", ids)}
-    out = xr.DataArray(
-        matrix, dims=("sample_0", "sample_1"), coords=coords, name="kinship", attrs={"method": method}
-    )
+
+    def lazily(report: run.Report | None = None) -> Delayed:
+        grams = gram_matrices(rows, method, samples=[None], dtype=dtype, report=report)
+        return dask.delayed(scaled)(dask.delayed(operator.itemgetter(0))(grams))
+
+    def named(matrix: Any) -> xr.DataArray:
+        return xr.DataArray(
+            matrix, dims=("sample_0", "sample_1"), coords=coords, name="kinship", attrs={"method": method}
+        )
+
+    def made() -> xr.DataArray:
+        start = time.perf_counter()
+        logger.info("kinship: %d variants in %d blocks, %d samples", rows.shape[0], rows.numblocks[0], n)
+        with run.counted(rows.numblocks[0], _told(progress)) as report:
+            (matrix,) = run.run_blocks([lazily(report)])
+        logger.info("kinship: done in %.1f s", time.perf_counter() - start)
+        return named(matrix)
+
     if store is None:
-        return out
-    arrays.write_kinship(out, store, overwrite=overwrite, inputs=made_of)
+        return named(da.from_delayed(lazily(), (n, n), dtype=np.float64))
+    if ids is None:
+        raise KinshipError(
+            "the genotypes carry no sample ids, so a kinship of them that is kept could not be joined to "
+            "anything. Assign sample_id over sample."
+        )
+    arrays.made_once(
+        store, "kinship", partial(inputs.of_kinship, ds, method, precision), arrays.held_kinship, made,
+        arrays.write_kinship, overwrite=overwrite,
+    )  # fmt: skip
     return arrays.open_kinship(store)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,8 @@ from dasklmm.lazy.inputs import content_digest, genotype_stamp
 from dasklmm.numerics.scan import imputed_block, project_block
 from dasklmm.store import arrays
 from dasklmm.store.arrays import StoredArray, create_array, finish_array, open_array, write_array
-from dasklmm.store.places import absolute, check_place, clear
+from dasklmm.store.places import absolute, check_place, clear, is_local, present, writing
+from dasklmm.store.publish import discard, empty, exchange, unchanged
 from dasklmm.store.records import Records, one_writer, vacant
 from dasklmm.store.results import fingerprint
 
@@ -68,7 +70,7 @@ def project(
     store : path or URL, optional
         Compute it now and keep it there as a Zarr array, for :meth:`LinearMixedModel.fit_alternatives` of many
         phenotypes. A call that was interrupted goes on, and one that ended is opened, where p and a are the
-        same: p is read for that, and an `a` that is not a reader's.
+        same: p is read for that before and after, and an `a` that is not a reader's.
     overwrite : bool
         Replace the array that `store` holds.
     progress : callable (stage, done, total), optional
@@ -84,7 +86,7 @@ def project(
     ShapeError, DimensionError, SampleError
         Before anything is read.
     StoreError
-        `store` holds something else, or another call writes there.
+        `store` holds something else, or another call writes there; or p or `a` changed meanwhile.
 
     Examples
     --------
@@ -114,8 +116,8 @@ def project(
     rotated = rotated_rows(rows, eigenvectors, columns, mean_impute)
     if store is None:
         return rotated
-    made_of = rotation_inputs(whole, rows, eigenvectors, columns, mean_impute)
-    stored = keep_rows(rotated, store, made_of, overwrite=overwrite, progress=progress)
+    of = functools.partial(rotation_inputs, whole, rows, eigenvectors, columns, mean_impute)
+    stored = keep_rows(rotated, store, of, overwrite=overwrite, progress=progress)
     return rotated.copy(data=da.from_array(stored, name=False, inline_array=True))
 
 
@@ -143,7 +145,7 @@ def rotation_inputs(
 def keep_rows(
     array: xr.DataArray,
     path: str | Path,
-    made_of: dict[str, Any],
+    of: Callable[[], dict[str, Any]],
     *,
     label: str = "rotate",
     overwrite: bool = False,
@@ -151,61 +153,94 @@ def keep_rows(
 ) -> zarr.Array:
     """Write a lazy array (variant, …) as a Zarr array with its dim names, block by block. Eager.
 
-    Each block that is written leaves a record with its checksum in `path`.work, after it. A writing of the same
-    inputs that ended early goes on with the others; one that is complete is opened.
+    `of` describes its inputs. Each block that is written leaves a record with its checksum in `path`.work, after
+    it. A writing of the same inputs that ended early goes on with the others; one that is complete is opened. On
+    a local disk the array is `path`.partial until it is complete.
 
     Raises
     ------
     StoreError
-        `path` holds something else, or another call writes there.
+        `path` holds something else, or another call writes there; or the inputs changed meanwhile.
     """
     path = absolute(path)
     check_place(path)
     data = array.data.rechunk(array.data.chunksize)  # one chunk a block, so that no two tasks write the same
-    work = f"{path}.work"
-    with one_writer(work):
-        kept = Records(work, fingerprint(made_of))
-        stored = None if overwrite else arrays.begun_array(path, made_of, data)
-        if stored is not None and arrays.finished(stored):
-            clear(work)
+    made_of = of()
+    work, place = f"{path}.work", f"{path}.partial" if is_local(path) else path
+
+    def complete() -> bool:
+        held = None if overwrite else arrays.begun_array(path, made_of, data)
+        return held is not None and arrays.finished(held)
+
+    def drop() -> None:
+        if is_local(place):
+            discard(place)
+        else:
+            empty(place, "array")
+        clear(work, keep="lock")
+
+    if complete() and not present(work):
+        return open_array(path)  # also where nothing can be written
+    with one_writer(work) as still_ours:
+        if complete():
+            clear(work, keep="lock")
             return open_array(path)
-        if stored is None:
-            vacant(path, overwrite or arrays.unfinished(path), "array")
-            clear(work)
-            stored = create_array(
-                path,
-                data.shape,
-                data.dtype,
-                tuple(str(d) for d in array.dims),
-                overwrite=True,
-                chunks=data.chunksize,
-                attributes={"made_of": made_of},
-            )
-        ends = np.cumsum(data.chunks[0]).tolist()
-        rows = [slice(end - size, end) for end, size in zip(ends, data.chunks[0], strict=True)]
-        names = [f"{i:06d}" for i in range(len(rows))]
-        marked = [i for i, name in enumerate(names) if kept.read(name) is not None]
-        check = blocks.delayed_call(_is_kept, "verify")
-        intact = run.run_blocks([check(stored, rows[i], kept, names[i]) for i in marked])
-        done = {i for i, good in zip(marked, intact, strict=True) if good}
-        lazy = blocks.delayed_blocks(data)
-        keep = blocks.delayed_call(_keep_rows, label)
-        parts = [
-            keep(block, stored, rows[i], kept, names[i]) for i, block in enumerate(lazy) if i not in done
-        ]
-
-        def tell(ready: int, total: int) -> None:
-            if progress is not None:
-                progress("rotation", len(done) + ready, len(done) + total)
-
-        run.run_blocks(parts, tell)
-        finish_array(stored)
-        clear(work)
+        vacant(path, overwrite or arrays.unfinished(path), "array")
+        kept = Records(work, fingerprint(made_of))
+        stored = arrays.begun_array(place, made_of, data)
+        if stored is None or (place == path and arrays.finished(stored)):
+            vacant(place, True, "array")
+            kept.check_own()
+            drop()
+            with writing(path):
+                stored = create_array(
+                    place,
+                    data.shape,
+                    data.dtype,
+                    tuple(str(d) for d in array.dims),
+                    chunks=data.chunksize,
+                    attributes={"made_of": made_of},
+                )
+        with unchanged(of, made_of, drop):
+            _write_blocks(data, stored, kept, label, progress)
+        still_ours()
+        with writing(path):
+            finish_array(stored)
+            if place != path:
+                exchange(place, path)
+        clear(work, keep="lock")
     return open_array(path)
 
 
+def _write_blocks(
+    data: da.Array,
+    stored: zarr.Array,
+    kept: Records,
+    label: str,
+    progress: Callable[[str, int, int], None] | None,
+) -> None:
+    """Write the blocks that have no record, or are not what their record says."""
+    ends = np.cumsum(data.chunks[0]).tolist()
+    rows = [slice(end - size, end) for end, size in zip(ends, data.chunks[0], strict=True)]
+    names = [f"{i:06d}" for i in range(len(rows))]
+    marked = [i for i, name in enumerate(names) if kept.read(name) is not None]
+    check = blocks.delayed_call(_is_kept, "verify")
+    intact = run.run_blocks([check(stored, rows[i], kept, names[i]) for i in marked])
+    done = {i for i, good in zip(marked, intact, strict=True) if good}
+    lazy = blocks.delayed_blocks(data)
+    keep = blocks.delayed_call(_keep_rows, label)
+    parts = [keep(block, stored, rows[i], kept, names[i]) for i, block in enumerate(lazy) if i not in done]
+
+    def tell(ready: int, total: int) -> None:
+        if progress is not None:
+            progress("rotation", len(done) + ready, len(done) + total)
+
+    run.run_blocks(parts, tell)
+
+
 def _keep_rows(block: np.ndarray, stored: zarr.Array, rows: slice, kept: Records, name: str) -> None:
-    stored[rows] = block
+    with writing(kept.path):
+        stored[rows] = block
     kept.write(name, np.array([zlib.crc32(np.ascontiguousarray(block))]))
 
 
@@ -251,17 +286,11 @@ def _impute(block: np.ndarray, *, samples: np.ndarray | None, mean_impute: bool)
 
 
 def write_rows(array: xr.DataArray, path: str | Path, *, overwrite: bool = False) -> zarr.Array:
-    """Write an array, lazy or in memory, as a Zarr array with its dim names. Eager."""
-    data, dims = array.data, tuple(str(d) for d in array.dims)
+    """Write an array in memory as a Zarr array with its dim names and sample ids. Eager."""
     ids = schema.sample_ids(array)
     attributes = {} if ids is None else {"sample_id": ids.tolist()}
-    if not isinstance(data, da.Array):
-        return write_array(path, data, dims, overwrite=overwrite, attributes=attributes)
-    # one chunk a block, so that no two tasks write the same chunk
-    data = data.rechunk(data.chunksize)
-    stored = create_array(
-        path, data.shape, data.dtype, dims, overwrite=overwrite, chunks=data.chunksize, attributes=attributes
-    )
-    da.store(data, stored, lock=False)
-    finish_array(stored)
-    return open_array(path)
+    path, dims = absolute(path), tuple(str(d) for d in array.dims)
+    check_place(path)
+    with one_writer(f"{path}.work") as still_ours:
+        still_ours()
+        return write_array(path, array.values, dims, overwrite=overwrite, attributes=attributes)

@@ -263,26 +263,36 @@ def _own(path: str, group: zarr.Group, arrays: dict[str, zarr.Array], chunks: in
     if names is not None and tuple(names) != ("variant", "sample"):
         raise GenotypeFormatError(f"{path!r}: dosage has dims {tuple(names)}; (variant, sample) are needed.")
     _check_lengths(path, arrays, "dosage", (2,), COORDINATES[:-1])
-    if MARK in group.attrs and array.nchunks_initialized < array.nchunks:
-        # this package writes every chunk; one that is gone would read as missing calls without a word
-        raise GenotypeFormatError(
-            f"{path!r} is not whole: {array.nchunks_initialized} of {array.nchunks} chunks of dosage are there. "
-            "Copy or write it again."
-        )
+    for name in (*COORDINATES, "dosage") if MARK in group.attrs else ():
+        there, all_of_them = arrays[name].nchunks_initialized, arrays[name].nchunks
+        if there < all_of_them:
+            # this package writes every chunk; one that is gone would read as missing calls without a word
+            raise GenotypeFormatError(
+                f"{path!r} is not whole: {there} of {all_of_them} chunks of {name} are there. Copy or write it "
+                "again."
+            )
     if array.dtype != np.int8 and array.dtype.kind != "f":
         raise GenotypeFormatError(
             f"{path!r}: dosage is of dtype {array.dtype}; int8 (-1 missing) or float32 (NaN missing) is needed."
         )
+    values = {}
+    for name in COORDINATES:
+        try:
+            values[name] = arrays[name][...]
+        except Exception as error:  # codecs raise what they like on damaged bytes
+            raise GenotypeFormatError(
+                f"{path!r}: {name} is damaged: it is not what was written. Copy or write it again."
+            ) from error
     out = genotype_dataset(
         ZarrRows(array, array.shape[0], np.int8 if array.dtype == np.int8 else np.float32),
         chunks=chunks,
         stored_chunk=array.chunks[0],
-        sample_id=text(arrays["sample_id"][...]),
-        contig=text(arrays["variant_contig"][...]),
-        position=np.asarray(arrays["variant_position"][...], dtype=np.int64),
-        variant_id=text(arrays["variant_id"][...]),
-        effect_allele=text(arrays["variant_effect_allele"][...]),
-        other_allele=text(arrays["variant_other_allele"][...]),
+        sample_id=text(values["sample_id"]),
+        contig=text(values["variant_contig"]),
+        position=np.asarray(values["variant_position"], dtype=np.int64),
+        variant_id=text(values["variant_id"]),
+        effect_allele=text(values["variant_effect_allele"]),
+        other_allele=text(values["variant_other_allele"]),
         path=path,
         file_format="dasklmm",
         ploidy=checked_ploidy(path, group.attrs.get("ploidy", 2)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,9 +15,9 @@ import xarray as xr
 import zarr
 
 from dasklmm.errors import DimensionError, StoreError
-from dasklmm.store.places import absolute, reach
-from dasklmm.store.records import MARK, vacant
-from dasklmm.store.results import differing
+from dasklmm.store.places import absolute, check_place, reach, writing
+from dasklmm.store.publish import differing, published, unchanged
+from dasklmm.store.records import MARK, one_writer, vacant
 
 TOKEN = "token"
 
@@ -81,7 +82,7 @@ def begun_array(path: str | Path, inputs: dict[str, Any], like: da.Array) -> zar
     """Array of the same inputs, shape, dtype and blocks at `path`, finished or not; None where there is none."""
     try:
         array = zarr.open_array(absolute(path), mode="r+")
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     same = (array.shape, array.dtype, array.chunks) == (like.shape, like.dtype, like.chunksize)
     return array if same and array.attrs.get("made_of") == inputs else None
@@ -101,7 +102,7 @@ def write_array(
     chunk_bytes: int = 16 * 1024**2,
     attributes: dict[str, Any] | None = None,
 ) -> zarr.Array:
-    """Write an in-memory array in blocks of whole rows.
+    """Write an in-memory array in blocks of whole rows. Hold `one_writer` of the path.
 
     Parameters
     ----------
@@ -111,19 +112,31 @@ def write_array(
     dims : tuple of str
         Names kept as ``dimension_names``.
     overwrite : bool
-        Replace what is there; otherwise StoreError.
+        Replace what is there, when the new array is whole; otherwise StoreError.
     chunk_bytes : int
         Size of a chunk, about.
     """
+    path = absolute(path)
+    vacant(path, overwrite, "array")
+    with published(path, "array") as target, writing(path):
+        _fill(target, array, dims, chunk_bytes, attributes)
+    return open_array(path)
+
+
+def _fill(
+    path: str,
+    array: np.ndarray,
+    dims: tuple[str, ...],
+    chunk_bytes: int = 16 * 1024**2,
+    attributes: dict[str, Any] | None = None,
+) -> None:
     row_bytes = max(1, array.nbytes // max(1, array.shape[0]))
     rows = max(1, min(array.shape[0], chunk_bytes // row_bytes))
     target = create_array(
-        path, array.shape, array.dtype, dims, overwrite=overwrite, chunks=(rows, *array.shape[1:]),
-        attributes=attributes,
-    )  # fmt: skip
+        path, array.shape, array.dtype, dims, chunks=(rows, *array.shape[1:]), attributes=attributes
+    )
     target[...] = array
     finish_array(target)
-    return open_array(path)
 
 
 def create_array(
@@ -132,15 +145,13 @@ def create_array(
     dtype: Any,
     dims: tuple[str, ...],
     *,
-    overwrite: bool = False,
     chunks: tuple[int, ...],
     attributes: dict[str, Any] | None = None,
 ) -> zarr.Array:
-    """Create an empty Zarr array, format 3, with a checksum.
+    """Create an empty Zarr array, format 3, with a checksum, where nothing lies.
 
     Floats of a rotation do not compress, so there is a crc32c and no compressor; missing chunks read NaN.
     """
-    vacant(path, overwrite, "array")
     return zarr.create_array(
         absolute(path),  # workers write by this handle
         shape=shape,
@@ -149,7 +160,6 @@ def create_array(
         dimension_names=dims,
         compressors=[zarr.codecs.Crc32cCodec()],
         fill_value=np.nan,
-        overwrite=overwrite,
         attributes={MARK: "array", **(attributes or {})},
         config={"write_empty_chunks": True},
     )
@@ -199,8 +209,11 @@ class StoredArray:
     def _check_token(self) -> None:
         if self.token is None:
             return
-        now = zarr.open_array(self.array.store, path=self.array.path, mode="r")
-        if now.attrs.get(TOKEN) != self.token:
+        try:
+            now = zarr.open_array(self.array.store, path=self.array.path, mode="r").attrs.get(TOKEN)
+        except FileNotFoundError:
+            now = None
+        if now != self.token:
             raise StoreError(
                 f"the array {self.array.path or str(self.array.store)!r} was written anew since this result was "
                 "built, by another model perhaps. Build the result again, and give each model a p_path of its own."
@@ -238,7 +251,7 @@ def open_kinship(path: str | Path) -> xr.DataArray:
         raise StoreError(
             f"the Zarr group at {str(path)!r} holds {sorted(held)}; a kinship needs 'kinship' and 'sample_id'."
         )
-    ids = np.array(held["sample_id"][...].tolist(), dtype=str)
+    ids = _ids(held["sample_id"], path)
     return xr.DataArray(
         da.from_array(_whole(held["kinship"], path), name=False, inline_array=True),
         dims=("sample_0", "sample_1"),
@@ -275,38 +288,115 @@ def held_kinship(path: str | Path, inputs: dict[str, Any], overwrite: bool) -> x
 
 
 def write_kinship(
-    kinship: xr.DataArray, path: str | Path, *, overwrite: bool = False, inputs: dict[str, Any] | None = None
+    kinship: xr.DataArray, path: str | Path, inputs: dict[str, Any] | None = None, *, overwrite: bool = False
 ) -> None:
     """Write a kinship with its sample ids, and what it was made of, as a Zarr group. Eager: computes it.
 
-    One that was not written to its end is replaced.
+    One that was not written to its end is replaced. Hold `one_writer` of the path.
     """
+    path = absolute(path)
     vacant(path, overwrite or unfinished(path), "kinship")
     values = np.asarray(kinship.values, dtype=np.float64)
-    group = zarr.open_group(str(path), mode="w", attributes={MARK: "kinship"})
-    group.attrs.update({str(k): v for k, v in kinship.attrs.items()})
-    ids = np.asarray(kinship["sample_id_0"].values, dtype=str).astype(np.dtypes.StringDType())
-    group.create_array("sample_id", data=ids, dimension_names=["sample_0"])
-    write_array(f"{str(path).rstrip('/')}/kinship", values, ("sample_0", "sample_1"), overwrite=True)
-    if inputs is not None:
-        group.attrs["made_of"] = inputs
-    group.attrs["whole"] = True  # last: without it the kinship is not there
+    with published(path, "kinship") as target, writing(path):
+        group = zarr.open_group(target, mode="w", attributes={MARK: "kinship"})
+        group.attrs.update({str(k): v for k, v in kinship.attrs.items()})
+        _fill_ids(group, kinship["sample_id_0"].values, "sample_0")
+        _fill(f"{target}/kinship", values, ("sample_0", "sample_1"))
+        if inputs is not None:
+            group.attrs["made_of"] = inputs
+        group.attrs["whole"] = True  # last: without it the kinship is not there
 
 
 def write_spectrum(
     pairs: xr.Dataset, path: str | Path, inputs: dict[str, Any], *, overwrite: bool = False
 ) -> None:
-    """Write eigenpairs with their sample ids and what they were made of, as a Zarr group. Eager."""
+    """Write eigenpairs with their sample ids and what they were made of, as a Zarr group. Eager.
+
+    Hold `one_writer` of the path.
+    """
+    path = absolute(path)
     vacant(path, overwrite or unfinished(path), "decomposition")
-    group = zarr.open_group(str(path), mode="w", attributes={MARK: "decomposition"})
-    for name in pairs.data_vars:
-        values = np.asarray(pairs[name].values)
-        dims = tuple(str(d) for d in pairs[name].dims)
-        write_array(f"{str(path).rstrip('/')}/{name}", values, dims, overwrite=True)
-    if "sample_id" in pairs.coords:
-        ids = np.asarray(pairs["sample_id"].values, dtype=str).astype(np.dtypes.StringDType())
-        group.create_array("sample_id", data=ids, dimension_names=["sample"])
-    group.attrs["inputs"] = inputs  # last: without it the decomposition is not there
+    with published(path, "decomposition") as target, writing(path):
+        group = zarr.open_group(target, mode="w", attributes={MARK: "decomposition"})
+        for name in pairs.data_vars:
+            dims = tuple(str(d) for d in pairs[name].dims)
+            _fill(f"{target}/{name}", np.asarray(pairs[name].values), dims)
+        if "sample_id" in pairs.coords:
+            _fill_ids(group, pairs["sample_id"].values, "sample")
+        group.attrs["inputs"] = inputs  # last: without it the decomposition is not there
+
+
+def _fill_ids(group: zarr.Group, ids: Any, dim: str) -> None:
+    values = np.asarray(ids, dtype=str).astype(np.dtypes.StringDType())
+    array = group.create_array(
+        "sample_id",
+        shape=values.shape,
+        dtype=values.dtype,
+        dimension_names=[dim],
+        compressors=[zarr.codecs.ZstdCodec(), zarr.codecs.Crc32cCodec()],
+        attributes={MARK: "array"},
+        config={"write_empty_chunks": True},
+    )
+    array[...] = values
+    finish_array(array)
+
+
+def _ids(array: zarr.Array, path: str | Path) -> np.ndarray:
+    whole = _whole(array, path)
+    try:
+        return np.array(whole[...].tolist(), dtype=str)
+    except Exception as error:  # codecs raise what they like on damaged bytes
+        raise StoreError(
+            f"the sample ids at {str(path)!r} are damaged: they are not what was written. Write it again with "
+            "overwrite=True."
+        ) from error
+
+
+def made_once(
+    path: str | Path,
+    kind: str,
+    of: Callable[[], dict[str, Any]],
+    held: Callable[[str, dict[str, Any], bool], Any],
+    make: Callable[[], Any],
+    write: Callable[..., None],
+    *,
+    overwrite: bool = False,
+) -> Any:
+    """What a path holds of the same inputs, as `held` opens it; where it holds none, what is made and kept there.
+
+    Parameters
+    ----------
+    path : str or Path
+        Path or URL.
+    kind : str
+        Of what is kept: "kinship", "decomposition".
+    of : callable () -> dict
+        Describes the inputs: a value or a digest under each name. Called before and after `make`.
+    held : callable (path, inputs, overwrite) -> object or None
+    make : callable () -> object
+    write : callable (object, path, inputs, overwrite=)
+
+    Raises
+    ------
+    StoreError
+        The path holds something else, cannot be written, or another run writes there; before any work. The
+        inputs changed meanwhile: nothing is kept.
+    """
+    path = absolute(path)
+    check_place(path)  # before the inputs are read for their digest
+    inputs = of()
+    found = held(path, inputs, overwrite)
+    if found is not None:
+        return found  # also where nothing can be written
+    vacant(path, overwrite or unfinished(path), kind)
+    with one_writer(f"{path}.work") as still_ours:
+        found = held(path, inputs, overwrite)  # of a run that ended meanwhile
+        if found is None:
+            with unchanged(of, inputs):
+                found = make()
+            still_ours()
+            write(found, path, inputs, overwrite=overwrite)
+    return found
 
 
 def open_spectrum(path: str | Path) -> xr.Dataset:
@@ -334,7 +424,7 @@ def open_spectrum(path: str | Path) -> xr.Dataset:
     }
     coords = {}
     if "sample_id" in held:
-        coords["sample_id"] = ("sample", np.array(held["sample_id"][...].tolist(), dtype=str))
+        coords["sample_id"] = ("sample", _ids(held["sample_id"], path))
     return xr.Dataset(variables, coords=coords, attrs={"inputs": dict(group.attrs["inputs"])})
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +10,12 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from dasklmm import schema
 from dasklmm.errors import GenotypeFormatError, StoreError
 from dasklmm.numerics.genotypes import GRAM_TILE
 from dasklmm.numerics.scan import TILE_VARIANTS
-from dasklmm.store.places import absolute, is_local
-from dasklmm.store.records import MARK, vacant
+from dasklmm.store.places import absolute, is_local, writing
+from dasklmm.store.publish import UNFINISHED, published
+from dasklmm.store.records import MARK, one_writer, vacant
 
 COORDINATES = (
     "variant_contig",
@@ -28,9 +25,6 @@ COORDINATES = (
     "variant_other_allele",
     "sample_id",
 )
-
-# Attribute of a group that is being written; taken away when all of it is there.
-UNFINISHED = "unfinished"
 
 CHUNK_BYTES = 4 * 1024**2
 
@@ -50,8 +44,8 @@ def write_genotypes(ds: xr.Dataset, path: str | Path, overwrite: bool = False) -
     Raises
     ------
     StoreError
-        Something is there already, and is not to be replaced or is no Zarr; or a URL would be written over
-        while it is read.
+        Something is there already, and is not to be replaced or is no Zarr; a URL would be written over while it
+        is read; another call writes there; or the place is full.
     GenotypeFormatError
         A variable is missing, or the dosage is of another dtype.
 
@@ -75,25 +69,17 @@ def write_genotypes(ds: xr.Dataset, path: str | Path, overwrite: bool = False) -
             f"the Dataset lacks {', '.join(absent)}; one as open_genotypes returns it is needed."
         )
     dosage = _dosage(ds)
-    place = str(path).rstrip("/")
+    place = absolute(path)
     vacant(place, overwrite, "genotypes")
-    if is_local(place):
-        target = f"{absolute(place)}.{uuid.uuid4().hex}.partial"  # workers write by it
-        try:
-            _write(ds, dosage, target)
-            if Path(place).exists():
-                shutil.rmtree(place)
-            os.replace(target, place)
-        except BaseException:
-            shutil.rmtree(target, ignore_errors=True)
-            raise
-    else:
-        if str(ds.attrs.get("source", "")).rstrip("/") == place:
-            raise StoreError(
-                f"{place!r} is where these genotypes are read from, and an object store has no renaming: writing "
-                "would destroy them. Give another path."
-            )
-        _write(ds, dosage, place)
+    if not is_local(place) and str(ds.attrs.get("source", "")).rstrip("/") == place:
+        raise StoreError(
+            f"{place!r} is where these genotypes are read from, and an object store has no renaming: writing "
+            "would destroy them. Give another path."
+        )
+    with one_writer(f"{place}.work"):
+        vacant(place, overwrite, "genotypes")
+        with published(place, "genotypes") as target:
+            _write(ds, dosage, target, place)
 
 
 def _dosage(ds: xr.Dataset) -> da.Array:
@@ -116,7 +102,31 @@ def chunk_rows(variants: int, samples: int, itemsize: int) -> int:
     return max(1, min(variants, rows))
 
 
-def _write(ds: xr.Dataset, dosage: da.Array, target: str) -> None:
+class _Target:
+    """Array that says itself what keeps a block from being written, apart from what keeps it from being read."""
+
+    def __init__(self, array: zarr.Array, path: str) -> None:
+        self.array, self.path = array, path
+
+    def __setitem__(self, index: Any, block: np.ndarray) -> None:
+        with writing(self.path):
+            self.array[index] = block
+
+
+def _write(ds: xr.Dataset, dosage: da.Array, target: str, place: str) -> None:
+    m, n = dosage.shape
+    rows = chunk_rows(m, n, dosage.dtype.itemsize)
+    with writing(place):
+        group, array = _template(ds, dosage, target, rows)
+    if m and n:
+        # whole chunks to a task, so that no two write the same one
+        da.store(dosage.rechunk((16 * rows, -1)), _Target(array, place), lock=False)
+    with writing(place):
+        group.update_attributes({UNFINISHED: False})
+
+
+def _template(ds: xr.Dataset, dosage: da.Array, target: str, rows: int) -> tuple[zarr.Group, zarr.Array]:
+    """Group with its coordinates, and the array of dosages with none of its chunks."""
     attributes = {UNFINISHED: True, MARK: "genotypes"}
     if (ploidy := int(ds.attrs.get("ploidy", 2))) != 2:  # frequencies are by it
         attributes["ploidy"] = ploidy
@@ -125,9 +135,16 @@ def _write(ds: xr.Dataset, dosage: da.Array, target: str) -> None:
         values: Any = np.asarray(ds[name].values)
         if values.dtype.kind in "UOT":
             values = values.astype(np.dtypes.StringDType())
-        group.create_array(name, data=values, dimension_names=[str(d) for d in ds[name].dims])
+        array = group.create_array(
+            name,
+            shape=values.shape,
+            dtype=values.dtype,
+            dimension_names=[str(d) for d in ds[name].dims],
+            compressors=[zarr.codecs.ZstdCodec(), zarr.codecs.Crc32cCodec()],
+            config={"write_empty_chunks": True},
+        )
+        array[...] = values
     m, n = dosage.shape
-    rows = chunk_rows(m, n, dosage.dtype.itemsize)
     array = group.create_array(
         "dosage",
         shape=(m, n),
@@ -143,7 +160,4 @@ def _write(ds: xr.Dataset, dosage: da.Array, target: str) -> None:
         fill_value=-1 if dosage.dtype == np.int8 else np.nan,
         config={"write_empty_chunks": True},
     )
-    if m and n:
-        # whole chunks to a task, so that no two write the same one
-        da.store(dosage.rechunk((16 * rows, -1)), array, lock=False)
-    group.update_attributes({UNFINISHED: False, "ploidy": schema.ploidy(ds)})
+    return group, array

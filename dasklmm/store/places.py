@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import os
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import fsspec
 
-from dasklmm.errors import MissingExtraError, StoreError
+from dasklmm.errors import DaskLMMError, MissingExtraError, StoreError
 
 # What installs the file system of a URL.
 REMEDIES = {
@@ -36,6 +38,21 @@ def absolute(path: str | Path) -> str:
     return str(Path(text).absolute()) if is_local(text) else text.rstrip("/")
 
 
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Say in one StoreError that a place cannot be written, or is full."""
+    try:
+        yield
+    except DaskLMMError:
+        raise
+    except OSError as error:
+        raise unwritable(path, error) from error
+    except Exception as error:
+        if is_local(path):
+            raise
+        raise unwritable(path, error) from error  # file systems of URLs raise what they like
+
+
 def put(path: str, *parts: Any) -> None:
     """Write bytes whole: under another name and renamed, or as one object.
 
@@ -44,14 +61,8 @@ def put(path: str, *parts: Any) -> None:
     StoreError
         The place cannot be written, or is full.
     """
-    try:
+    with writing(path):
         _put(path, *parts)
-    except OSError as error:
-        raise unwritable(path, error) from error
-    except Exception as error:
-        if is_local(path):
-            raise
-        raise unwritable(path, error) from error  # file systems of URLs raise what they like
 
 
 def unwritable(path: str | Path, error: Exception) -> StoreError:
@@ -100,6 +111,22 @@ def get(path: str) -> bytes | None:
         return None
 
 
+def head(path: str, size: int) -> bytes:
+    """The first bytes of a file."""
+    fs, root = fsspec.core.url_to_fs(path)
+    return bytes(fs.cat_file(root, start=0, end=size))
+
+
+def modified(path: str) -> float | None:
+    """When a file was written by the clock of its file system, in seconds; None where that is not told."""
+    fs, root = fsspec.core.url_to_fs(path)
+    fs.invalidate_cache()
+    try:
+        return float(fs.modified(root).timestamp())
+    except Exception:  # noqa: BLE001  (file systems raise what they like)
+        return None
+
+
 def present(path: str) -> bool:
     """Whether a file or folder lies at a path."""
     fs, root = fsspec.core.url_to_fs(path)
@@ -115,13 +142,15 @@ def remove(path: str | Path) -> None:
         fs.rm(root, recursive=True)
 
 
-def clear(path: str) -> None:
-    """Remove all that a folder holds but its lock, which its holder gives up."""
+def clear(path: str, keep: str, first: str = "") -> None:
+    """Remove all that a folder holds but the entry `keep`; the entry `first` before the others."""
     fs, root = fsspec.core.url_to_fs(path)
     fs.invalidate_cache()
-    for place in fs.ls(root, detail=False) if fs.exists(root) else ():
-        if str(place).rstrip("/").rsplit("/", 1)[-1] != "lock":
-            fs.rm(place, recursive=True)
+    held = fs.ls(root, detail=False) if fs.exists(root) else []
+    names = {str(place).rstrip("/").rsplit("/", 1)[-1]: place for place in held}
+    for name in sorted(names, key=lambda name: name != first):
+        if name != keep:
+            fs.rm(names[name], recursive=True)
 
 
 def reach(path: str | Path) -> None:
@@ -163,10 +192,11 @@ def check_writable(path: str | Path) -> None:
     StoreError, MissingExtraError
     """
     reach(path)
-    probe = f"{str(path).removeprefix('file://').rstrip('/')}.{uuid.uuid4().hex}.partial"
+    probe = f"{absolute(path)}.{uuid.uuid4().hex}.partial"
     try:
         _put(probe, b"")
-        remove(probe)
+        with suppress(FileNotFoundError):  # taken for a killed run's by one that writes there
+            remove(probe)
     except Exception as error:  # file systems raise what they like
         raise unwritable(path, error) from error
 

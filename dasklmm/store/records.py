@@ -7,6 +7,7 @@ done are thus one thing: neither can be there without the other.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import struct
@@ -24,7 +25,7 @@ import numpy as np
 import zarr
 
 from dasklmm.errors import StoreError
-from dasklmm.store.places import check_writable, get, is_local, put, reach, remove
+from dasklmm.store.places import check_writable, get, head, is_local, modified, put, reach, remove, unwritable
 
 MAGIC = b"dasklmm-record-1"
 # Attribute of every group and array that this package writes.
@@ -33,6 +34,8 @@ MARK = "dasklmm"
 # the same moment both find none: the last to write it has it, and the other sees that after a moment.
 LEASE_SECONDS = 60.0
 SETTLE_SECONDS = 1.0
+# Of a file system that has no flock, as some of Lustre and NFS: a lease serves there too.
+NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
 class Records:
@@ -96,6 +99,15 @@ class Records:
             return []
         found = (str(f)[len(str(root)) :].lstrip("/") for f in fs.find(root))
         return sorted(f for f in found if not f.endswith((".partial", "lock")))
+
+    def check_own(self) -> None:
+        """Refuse a folder that holds anything but records, whole or not."""
+        for name in self.names():
+            if head(f"{self.path}/{name}", len(MAGIC)) != MAGIC:
+                raise StoreError(
+                    f"{self.path!r} is where unfinished work is kept, and holds something else ({name}). Give "
+                    "another store."
+                )
 
     def write_rows(self, name: str, array: np.ndarray, block_bytes: int, of: str) -> None:
         """Write a matrix as records of some rows each, and last the record that says they are there.
@@ -187,8 +199,8 @@ def damaged(path: str, name: str) -> StoreError:
 def vacant(path: str | Path, overwrite: bool, kind: str) -> None:
     """Refuse to write where something else lies, or nothing can be. Eager: writes and removes a file.
 
-    Absent or empty is fine; with `overwrite` a Zarr array, or a group of the same kind ("results", "kinship"…)
-    that this package wrote. Anything else is never removed.
+    Absent or empty is fine; with `overwrite` a Zarr array or group of the same kind ("array", "results",
+    "kinship"…) that this package wrote. Anything else is never removed.
 
     Raises
     ------
@@ -211,12 +223,13 @@ def vacant(path: str | Path, overwrite: bool, kind: str) -> None:
         return
     if not overwrite:
         raise StoreError(f"{str(path)!r} exists already. Give another path, or overwrite=True (--overwrite).")
-    if isinstance(node, zarr.Group) and MARK not in node.attrs:
+    if MARK not in node.attrs:
+        what = "array" if isinstance(node, zarr.Array) else "group"
         raise StoreError(
-            f"{str(path)!r} is a Zarr group that this package did not write, which is never replaced. Give "
+            f"{str(path)!r} is a Zarr {what} that this package did not write, which is never replaced. Give "
             "another path."
         )
-    if isinstance(node, zarr.Group) and node.attrs[MARK] != kind:
+    if node.attrs[MARK] != kind:
         raise StoreError(
             f"{str(path)!r} holds something of another kind ({node.attrs[MARK]}), which is not replaced by "
             f"this ({kind}). Give another path."
@@ -228,12 +241,20 @@ def vacant(path: str | Path, overwrite: bool, kind: str) -> None:
 def one_writer(path: str | Path) -> Iterator[Callable[[], None]]:
     """Hold the one right to write at a path; StoreError where another run holds it.
 
-    A local lock ends with its process, however that ends. On an object store a lease is renewed while the
-    run lives, and is free a minute after its last renewal: call what is yielded before anything is published,
-    which raises StoreError where the lease has lapsed and is another's.
+    A local lock ends with its process, however that ends. On an object store, and on a disk without locks, a
+    lease is renewed while the run lives, and is free a minute after its last renewal: call what is yielded
+    before anything is published, which raises StoreError where the lease has lapsed and is another's.
     """
-    with _file_lock(Path(path)) if is_local(path) else _lease(str(path)) as check:
-        yield check
+    file = _locked(Path(path)) if is_local(path) else None
+    if file is None:
+        with _lease(str(path)) as check:
+            yield check
+        return
+    with file:
+        try:
+            yield lambda: None  # the system keeps it
+        finally:
+            _leave(Path(path))
 
 
 def _refuse(path: str | Path, holder: str) -> StoreError:
@@ -255,8 +276,8 @@ def _is_at(file: Any, place: Path) -> bool:
         return False
 
 
-@contextmanager
-def _file_lock(path: Path) -> Iterator[Callable[[], None]]:
+def _locked(path: Path) -> Any:
+    """Open file that holds the lock of a folder; None where its file system has no locks."""
     import fcntl
 
     try:
@@ -265,51 +286,56 @@ def _file_lock(path: Path) -> Iterator[Callable[[], None]]:
         raise StoreError(
             f"{str(path)!r} cannot be made: {error.strerror}. Give a store where you can write."
         ) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise _refuse(path, file.read().decode().strip() or "its process is not known") from None
-        if not _is_at(file, path / "lock"):
-            raise _refuse(path, "it ended at this moment")  # and took its lock away; the next try has it
-        with suppress(OSError):  # a full disk: the lock holds without the name of its holder
-            file.truncate(0)
-            file.write(f"process {os.getpid()}".encode())
-        try:
-            yield lambda: None  # the system keeps it
-        finally:
-            # nothing but the lock is left of a run that was refused; nothing at all of one that ended
-            if path.exists() and not any(entry.name != "lock" for entry in path.iterdir()):
-                (path / "lock").unlink()
-                path.rmdir()
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read().decode().strip() or "its process is not known"
+        file.close()
+        raise _refuse(path, holder) from None
+    except OSError as error:
+        file.close()
+        if error.errno in NO_LOCKS:
+            return None
+        raise unwritable(path, error) from error
+    if not _is_at(file, path / "lock"):
+        file.close()
+        raise _refuse(path, "it ended at this moment")  # and took its lock away; the next try has it
+    with suppress(OSError):  # a full disk: the lock holds without the name of its holder
+        file.truncate(0)
+        file.write(f"process {os.getpid()}".encode())
+    return file
+
+
+def _leave(path: Path) -> None:
+    """Leave nothing but the lock of a run that was refused, and nothing at all of one that ended."""
+    with suppress(OSError):  # another run opens its lock there at this moment
+        if not any(entry.name != "lock" for entry in path.iterdir()):
+            (path / "lock").unlink(missing_ok=True)
+            path.rmdir()
 
 
 @contextmanager
 def _lease(path: str) -> Iterator[Callable[[], None]]:
     place, own = f"{path}/lock", uuid.uuid4().hex
-    held = get(place)
-    if held is not None:
-        fields = json.loads(held)
-        age = time.time() - fields["time"]
-        if age < LEASE_SECONDS:
-            raise _refuse(
-                path,
-                f"its lease was renewed {age:.0f} s ago; if that run was killed, it is free in "
-                f"{LEASE_SECONDS - age:.0f} s",
-            )
+    age = _age(place, own)
+    if age is not None and age < LEASE_SECONDS:
+        raise _refuse(
+            path,
+            f"its lease was renewed {age:.0f} s ago; if that run was killed, it is free in "
+            f"{LEASE_SECONDS - age:.0f} s",
+        )
     ended = threading.Event()
 
     def owner() -> str | None:
-        current = get(place)
-        return None if current is None else str(json.loads(current)["owner"])
+        return _lease_fields(place).get("owner")
 
     def renew() -> None:
         put(place, json.dumps({"owner": own, "time": time.time()}).encode())
 
     def keep() -> None:
         while not ended.wait(LEASE_SECONDS / 4):
-            with suppress(StoreError, OSError):  # tried again at the next turn
+            with suppress(Exception):  # file systems raise what they like; tried again at the next turn
                 if owner() != own:
                     return  # the lease lapsed and is another's now
                 renew()
@@ -329,5 +355,35 @@ def _lease(path: str) -> Iterator[Callable[[], None]]:
     finally:
         ended.set()
         thread.join()
-        if owner() == own:
-            remove(place)
+        with suppress(Exception):  # it lapses
+            if owner() == own:
+                remove(place)
+                if is_local(path):
+                    Path(path).rmdir()
+
+
+def _lease_fields(place: str) -> dict[str, Any]:
+    """Owner and time of a lease; nothing where there is none, or what is there is none."""
+    try:
+        fields = json.loads(get(place) or b"{}")
+    except ValueError:
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+def _age(place: str, own: str) -> float | None:
+    """Seconds since a lease was renewed; None where there is none.
+
+    By the file system's clock alone, which a file written now tells; where it tells no times, by the clocks of
+    the holder and of this machine.
+    """
+    fields = _lease_fields(place)
+    if "owner" not in fields:
+        return None
+    probe = f"{place}.{own}.partial"
+    put(probe, b"")
+    then, now = modified(place), modified(probe)
+    remove(probe)
+    if then is None or now is None:
+        then, now = float(fields.get("time", 0.0)), time.time()
+    return max(0.0, now - then)

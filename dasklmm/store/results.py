@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import zarr
 
 from dasklmm.errors import StoreError
 from dasklmm.store import places, records
+from dasklmm.store.publish import differing, published
 
 SUCCESS = "_SUCCESS"
 CHUNK_VARIANTS = 65_536
@@ -82,12 +81,11 @@ def write_results(
     overwrite : bool
         Replace what is there.
     """
-    local = places.is_local(path)
-    path = str(path).rstrip("/")
+    path = places.absolute(path)
     records.vacant(path, overwrite or unfinished(path), "results")
-    target = f"{path}.partial" if local else path
-    places.remove(target)  # of a run that was killed while it wrote
-    try:
+    if not places.is_local(path):
+        places.remove(f"{path}/{SUCCESS}")  # without it what is there is unfinished
+    with published(path, "results") as target, places.writing(path):
         group = zarr.open_group(target, mode="w", attributes={records.MARK: "results"})
         manifest = {}
         for name, variable in results.variables.items():
@@ -116,29 +114,6 @@ def write_results(
         attributes = fingerprint({k: group.attrs[k] for k in ATTRIBUTES})
         text = json.dumps({"arrays": manifest, "attributes": attributes}, sort_keys=True, indent=1)
         places.put(f"{target}/{SUCCESS}", text.encode())
-        if local:
-            _exchange(target, path)
-    except BaseException as error:
-        if local:
-            shutil.rmtree(target, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise places.unwritable(path, error) from error
-        raise
-
-
-def _exchange(target: str, path: str) -> None:
-    """Put a folder in its place; what was there goes when the new one has it."""
-    former = f"{path}.former"
-    if Path(path).exists():
-        shutil.rmtree(former, ignore_errors=True)
-        os.replace(path, former)
-    try:
-        os.replace(target, path)
-    except OSError:
-        if Path(former).exists():
-            os.replace(former, path)
-        raise
-    shutil.rmtree(former, ignore_errors=True)
 
 
 def open_results(path: str | Path) -> xr.Dataset:
@@ -171,6 +146,8 @@ def open_results(path: str | Path) -> xr.Dataset:
         path = Path(path) / "results.zarr"
     group = _open(path)
     done = None if group is None else places.get(f"{str(path).rstrip('/')}/{SUCCESS}")
+    if group is not None and "results" in group.attrs and done is None and places.is_local(path):
+        raise _damaged(path, SUCCESS)  # the group was renamed into its place with it
     if group is None or "results" not in group.attrs or done is None:
         raise StoreError(
             f"there are no complete results at {str(path)!r}. Give the results.zarr of a finished run, or the "
@@ -207,7 +184,7 @@ def open_results(path: str | Path) -> xr.Dataset:
 
 def _damaged(path: str | Path, name: str) -> StoreError:
     return StoreError(
-        f"the array {name!r} of the results at {str(path)!r} is damaged: it is not what was written. Run the "
+        f"{name!r} of the results at {str(path)!r} is gone or damaged: it is not what was written. Run the "
         "scan again with overwrite=True (--overwrite)."
     )
 
@@ -234,11 +211,6 @@ def unfinished(path: str | Path) -> bool:
     group = _open(path)
     marked = group is not None and records.MARK in group.attrs
     return marked and places.get(f"{str(path).rstrip('/')}/{SUCCESS}") is None
-
-
-def differing(kept: dict[str, Any], inputs: dict[str, Any]) -> list[str]:
-    """Names under which two descriptions of inputs differ."""
-    return [k for k in inputs if kept.get(k) != inputs[k]]
 
 
 def _open(path: str | Path) -> zarr.Group | None:

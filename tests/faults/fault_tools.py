@@ -196,7 +196,7 @@ def kill_worker(cluster: Any, prefix: str = "") -> int:
 def environment() -> dict[str, str]:
     return {
         **os.environ,
-        "PYTHONPATH": str(FOLDER),
+        "PYTHONPATH": os.pathsep.join([str(FOLDER), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
         "OPENBLAS_NUM_THREADS": "1",
         # how long a client looks for a scheduler that is gone: 30 s without it
         "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "3s",

@@ -7,6 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
+import dask
 import dask.array as da
 import fsspec
 import numpy as np
@@ -325,6 +326,60 @@ def test_genotypes_changed_while_they_are_read(cohort, tmp_path, stage):
     fresh = tmp_path / "fresh.zarr"
     own.scan(fresh)
     assert contents(store) == contents(fresh)
+
+
+MADE = {
+    "kinship": lambda ds, path, **o: dasklmm.kinship(ds, store=path, **o).values,
+    "pairs": lambda ds, path, **o: dasklmm.eigendecompose(ds, 3, store=path, **o)["s"].values,
+    "rotation": lambda ds, path, **o: dasklmm.project(np.eye(150)[:5], ds, store=path, **o).values,
+}
+
+
+@pytest.mark.parametrize("made", MADE)
+def test_genotypes_changed_while_something_is_made_of_them(cohort, tmp_path, made):
+    """Fault 14: what was made of an edited file would be believed when the former one, times kept, is back."""
+    own = Cohort(tmp_path / "own")
+    shutil.copytree(cohort.folder, own.folder)
+    store, times, calls = tmp_path / "kept.zarr", os.stat(own.npy), np.load(own.npy)
+
+    def edit(name, done, total):
+        if os.stat(own.npy).st_mtime_ns == times.st_mtime_ns:
+            edit_rows(own.npy, 2 - calls[::-1])
+
+    with (
+        dask.config.set(scheduler="synchronous"),
+        pytest.raises(errors.StoreError, match="changed while they were read"),
+    ):
+        MADE[made](own.genotypes(), store, progress=edit)
+    assert [p.name for p in tmp_path.iterdir()] == ["own"]
+    edit_rows(own.npy, calls)
+    os.utime(own.npy, ns=(times.st_atime_ns, times.st_mtime_ns))
+    got = MADE[made](own.genotypes(), store)
+    np.testing.assert_array_equal(got, MADE[made](own.genotypes(), tmp_path / "fresh.zarr"))
+
+
+COORDINATES = ["variant_position", "variant_id", "variant_effect_allele", "sample_id"]
+
+
+@every_damage
+@pytest.mark.parametrize("name", COORDINATES)
+def test_damaged_coordinates_of_genotypes(cohort, tmp_path, name, damage):
+    """Faults 5 and 6: another id, allele or position would be another's result."""
+    shutil.copytree(cohort.folder / "g.zarr", tmp_path / "g.zarr")
+    DAMAGE[damage](tmp_path / "g.zarr" / name / "c" / "0")
+    with pytest.raises(errors.GenotypeFormatError, match=rf"chunks of {name} are there|{name} is damaged"):
+        dasklmm.open_genotypes(tmp_path / "g.zarr")
+
+
+@every_damage
+@pytest.mark.parametrize("made", ["kinship", "pairs"])
+def test_damaged_sample_ids(cohort, tmp_path, made, damage):
+    """Faults 5 and 6: the ids that a kinship and a decomposition are joined by."""
+    store = tmp_path / "kept.zarr"
+    MADE[made](cohort.genotypes(), store)
+    DAMAGE[damage](store / "sample_id" / "c" / "0")
+    with pytest.raises(errors.StoreError, match=r"not whole|sample ids at .* are damaged"):
+        MADE[made](cohort.genotypes(), store)
 
 
 class Stumbling(Rows):
