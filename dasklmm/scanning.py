@@ -31,6 +31,7 @@ from dasklmm.numerics.records import (
     Status,
 )
 from dasklmm.numerics.tails import lambda_gc
+from dasklmm.readers.dataset import in_blocks_of_at_most
 from dasklmm.rotations import (
     Rotation,
     decompose_kept,
@@ -194,7 +195,7 @@ class Scan:
                 f"the unfinished work is in blocks of {most:,} variants, and there is memory for {self.most:,} "
                 "now. Give the workers as much memory as before, or overwrite=True (--overwrite) to begin anew."
             )
-        rows = schema.blocks_of_at_most(self.rows, most)
+        rows = in_blocks_of_at_most(self.rows, most)
         self.slices = [schema.take(rows, index) for index in self.contigs.values()]
         self.to_scan = (
             self.slices if self.chosen is None else [schema.take(rows, index) for index in self.indexes]

@@ -28,8 +28,8 @@ KNOWN = (
     "makes one of a VCF), or a store of write_genotypes"
 )
 
-# Path that is behind each Dask array that a reader made in this process, by the array's name.
-_issued: dict[str, str] = {}
+# Path and source of rows that are behind each Dask array that a reader made in this process, by the array's name.
+_issued: dict[str, tuple[str, Retried]] = {}
 
 
 class Retried:
@@ -77,7 +77,33 @@ def paths_of(array: da.Array) -> list[str] | None:
 
 def _path(graph: Any, name: str) -> str | None:
     # blocks that were persisted keep their name, and are of the file as it was then
-    return _issued.get(name) if isinstance(graph.layers.get(name), Blockwise) else None
+    return _issued[name][0] if name in _issued and isinstance(graph.layers.get(name), Blockwise) else None
+
+
+def in_blocks_of_at_most(array: da.Array, size: int) -> da.Array:
+    """The same rows in blocks of at most `size`.
+
+    Of an array as a reader made it each block is read by itself: slices of a larger one would wait in memory for
+    one another, and no budget knows the larger one.
+    """
+    if path_of(array) is None or max(array.chunks[0], default=0) <= size:
+        return schema.blocks_of_at_most(array, size)
+    cut = (min(size, block - start) for block in array.chunks[0] for start in range(0, block, size))
+    return _read_by(*_issued[array.name], tuple(cut))
+
+
+def _read_by(path: str, source: Retried, chunks: int | tuple[int, ...]) -> da.Array:
+    # a fresh name (name=False): the file behind a path can change, and Dask answers equal names from cache
+    data = da.from_array(
+        source,
+        chunks=(chunks, -1) if source.shape[0] else -1,
+        name=False,
+        inline_array=True,
+        asarray=True,
+        meta=np.empty((0, 0), dtype=source.dtype),
+    )
+    _issued[data.name] = path, source
+    return data
 
 
 def text(values: Any) -> np.ndarray:
@@ -143,18 +169,10 @@ def genotype_dataset(
     m, n = source.shape
     if chunks is None:
         chunks = budget.rows_per_task(4 * n, stored_chunk, m)
-    # a fresh name (name=False): the file behind a path can change, and Dask answers equal names from cache
     if isinstance(chunks, int):
         chunks = max(1, min(chunks, m))
-    data = da.from_array(
-        Retried(source),
-        chunks=(chunks, -1) if m else -1,
-        name=False,
-        inline_array=True,
-        asarray=True,
-        meta=np.empty((0, 0), dtype=source.dtype),
-    )
-    _issued[data.name] = path if "://" in path or not path else os.path.abspath(path)
+    place = path if "://" in path or not path else os.path.abspath(path)
+    data = _read_by(place, Retried(source), chunks)
     coords = {
         "sample_id": (schema.SAMPLE, sample_id),
         "variant_contig": (schema.VARIANT, contig),

@@ -15,6 +15,8 @@ import dasklmm
 from dasklmm import errors, schema, settings
 from dasklmm.lazy import budget
 from dasklmm.lazy.budget import Room, Shape
+from dasklmm.readers.dataset import Retried
+from dasklmm.store.genotypes import write_genotypes
 
 MB = 10**6
 
@@ -81,6 +83,21 @@ def test_blocks_of_at_most(chunks, size):
     cut = schema.blocks_of_at_most(rows, size)
     assert max(cut.chunks[0]) <= size or cut is rows
     np.testing.assert_array_equal(cut.compute(), values)
+
+
+def test_a_block_that_memory_cuts_is_read_in_parts(cohort, tmp_path, monkeypatch):
+    """However large the blocks that were asked for, no task reads more than it has room for."""
+    ds, y = cohort
+    write_genotypes(ds, tmp_path / "g.zarr")
+    opened = dasklmm.open_genotypes(tmp_path / "g.zarr", chunks=ds.sizes["variant"])
+    want = dasklmm.gwas(opened, y, precision="double")
+    read, rows = Retried.__getitem__, []
+    monkeypatch.setattr(Retried, "__getitem__", lambda self, i: [rows.append(i[0]), read(self, i)][1])
+    monkeypatch.setattr(Shape, "fitting_rows", lambda *a, **k: (256, False))
+    got = dasklmm.gwas(opened, y, precision="double")
+    assert rows
+    assert max(part.stop - part.start for part in rows) == 256
+    np.testing.assert_allclose(got["beta"], want["beta"], rtol=1e-9)
 
 
 @pytest.fixture(scope="module")
