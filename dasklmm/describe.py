@@ -107,12 +107,14 @@ def summary(results: xr.Dataset) -> Summary:
 def _results(results: xr.Dataset) -> Iterator[str]:
     attrs = results.attrs
     if "phenotypes" in attrs:
-        yield f"results of {results.sizes['phenotype']:,} phenotypes: {results.sizes['variant']:,} variants"
+        several = counted(results.sizes["phenotype"], "phenotype")
+        yield f"results of {several}: {counted(results.sizes['variant'], 'variant')}"
         yield "  " + ", ".join(f"{k} {attrs[k]}" for k in ("test", "kinship", "loco", "precision"))
         yield from (f"  {name}: {note}" for name, note in notes(attrs))
         yield from (f"  {line}" for line in each_phenotype(results))
         return
-    yield f"results of {attrs['phenotype']}: {results.sizes['variant']:,} variants, {attrs['n']:,} samples"
+    sizes = f"{counted(results.sizes['variant'], 'variant')}, {counted(attrs['n'], 'sample')}"
+    yield f"results of {attrs['phenotype']}: {sizes}"
     yield "  " + ", ".join(f"{k} {attrs[k]}" for k in ("test", "kinship", "loco", "precision"))
     yield f"  made by: dasklmm {attrs['dasklmm_version']}"
     yield from (f"  {line}" for line in findings(attrs))
@@ -209,9 +211,11 @@ def _kinship(found: xr.DataArray | xr.Dataset) -> Iterator[str]:
 
 def _genotypes(ds: xr.Dataset) -> Iterator[str]:
     dosage = ds["dosage"]
-    yield f"genotypes: {ds.sizes['variant']:,} variants, {ds.sizes['sample']:,} samples ({dosage.dtype})"
-    yield f"  {dosage.data.numblocks[0]:,} blocks of up to {dosage.data.chunksize[0]:,} variants"
+    sizes = f"{counted(ds.sizes['variant'], 'variant')}, {counted(ds.sizes['sample'], 'sample')}"
+    yield f"genotypes: {sizes} ({dosage.dtype})"
+    blocks = counted(dosage.data.numblocks[0], "block")
+    yield f"  {blocks} of up to {counted(dosage.data.chunksize[0], 'variant')}"
     names, counts = np.unique(ds["variant_contig"].values, return_counts=True)
     order = np.argsort(-counts, kind="stable")[:8]
     shown = ", ".join(f"{names[i]} ({counts[i]:,})" for i in order)
-    yield f"  {names.size} contigs: {shown}{' …' if names.size > 8 else ''}"
+    yield f"  {counted(names.size, 'contig')}: {shown}{' …' if names.size > 8 else ''}"

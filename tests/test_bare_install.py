@@ -38,7 +38,8 @@ def test_it_scans(tmp_path):
     run("simulate", "--samples", 120, "--variants", 400, "--out", "cohort", cwd=tmp_path)
     scan = ["gwas", "cohort/genotypes.zarr", "--pheno", "cohort/phenotypes.tsv", "--out"]
     for out, more in (("threads", []), ("workers", ["--workers", 1])):
-        run(*scan, out, *more, cwd=tmp_path)
+        done = run(*scan, out, *more, cwd=tmp_path)
+        assert done.stderr.count("pip install 'dasklmm[plot]'") == 1
         written = {p.name for p in (tmp_path / out).iterdir()}
         assert written == {"results.zarr", "results.tsv.gz", "report.html", "run.json"}
     assert "pip install 'dasklmm[plot]'" in (tmp_path / "threads" / "report.html").read_text()

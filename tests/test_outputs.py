@@ -100,7 +100,12 @@ def test_names_of_phenotypes_that_are_names_of_files(cohort, tmp_path):
     told = pd.read_csv(tmp_path / "phenotypes.tsv", sep="\t").set_index("phenotype")["directory"]
     for name in found:
         assert names(tmp_path / told[name]) == {"results.tsv.gz"}
-    assert json.loads((tmp_path / "run.json").read_text())["summary"].keys() == set(found)
+    record = (tmp_path / "run.json").read_bytes()
+    assert json.loads(record)["summary"].keys() == set(found)
+    (tmp_path / told["height"] / "qq.png").write_text("of these results")
+    assert "complete already" in gwas(cohort, tmp_path, "--no-plots")
+    assert (tmp_path / told["height"] / "qq.png").exists()
+    assert (tmp_path / "run.json").read_bytes() == record
 
 
 def test_directories():
