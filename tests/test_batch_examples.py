@@ -130,18 +130,22 @@ def test_gateway_batch_refuses_tables_of_one_name(capsys):
     assert "several tables are named height" in capsys.readouterr().err
 
 
-def test_gateway_batch_goes_on_after_a_table_whose_files_cannot_be_written(tmp_path, capsys):
+def test_gateway_batch_goes_on_after_a_table_whose_files_cannot_be_written(tmp_path, monkeypatch):
     ds = dasklmm.simulate(40, 40, n_contigs=2, seed=4)
     write_genotypes(ds, tmp_path / "g.zarr")
     tables(ds, tmp_path)
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "height").write_text("a file")
-    options = argparse.Namespace(
-        genotypes=str(tmp_path / "g.zarr"), results=str(tmp_path), out=tmp_path / "out"
-    )
+    module, out = example("gateway_batch"), tmp_path / "out"
+
+    def write(results, folder):
+        if folder.name == "height":
+            raise OSError(28, "No space left on device")
+        folder.mkdir(parents=True)
+
+    monkeypatch.setattr(module, "write_outputs", write)
+    options = argparse.Namespace(genotypes=str(tmp_path / "g.zarr"), results=str(tmp_path), out=out)
     done = {}
     asked = [tmp_path / f"{name}.tsv" for name in ("height", "none", "weight")]
-    example("gateway_batch").scan_all(asked, options, done)
+    module.scan_all(asked, options, done)
     assert [told.startswith("failed: ") for told in done.values()] == [True, True, False]
 
 
