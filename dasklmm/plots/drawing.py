@@ -42,8 +42,8 @@ def png(ax: Axes) -> bytes:
 def new_axes(size: tuple[float, float], right: float = 0.2) -> Axes:
     """Axes of a new figure of some inches; MissingExtraError without matplotlib.
 
-    The figure is pyplot's where pyplot shows figures by itself, as at the end of a notebook's cell. Elsewhere it is
-    not: pyplot holds its figures until they are closed.
+    The figure is pyplot's where pyplot shows figures by itself, as at the end of a notebook's cell. Elsewhere it
+    is not: pyplot holds its figures until they are closed.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
