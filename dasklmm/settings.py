@@ -33,8 +33,8 @@ def check() -> None:
     unknown = [str(name) for name in names if str(name).replace("_", "-") not in known]
     if unknown:
         raise OptionError(
-            f"there is no setting dasklmm.{unknown[0]}; there are {', '.join(known)}. It comes from a YAML file of "
-            f"Dask's configuration, the environment variable {_variable(unknown[0])}, or dask.config.set."
+            f"there is no setting dasklmm.{unknown[0]}; there are {', '.join(known)}. It comes from a YAML file "
+            f"of Dask's configuration, the environment variable {_variable(unknown[0])}, or dask.config.set."
         )
     for read in (block_size, usable_memory, live_page, progress):
         read()
