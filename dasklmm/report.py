@@ -455,7 +455,9 @@ def _null(results: xr.Dataset) -> str:
     warning = f'<p class="warning"><strong>At a bound.</strong> {_BOUNDARY}</p>' if any(flags) else ""
     note = (
         '<p class="note">y = Xβ + u + ε, u ~ N(0, σ²K), ε ~ N(0, τ²I), fitted by restricted maximum likelihood; '
-        "γ\u00a0=\u00a0σ²\u2060/\u2060τ², h²\u00a0=\u00a0σ²\u2060/\u2060(σ²\u00a0+\u00a0τ²). PVE weighs σ² with the mean diagonal of K, as GEMMA does.</p>"
+        # kept on one line each
+        "γ\u00a0=\u00a0σ²\u2060/\u2060τ², h²\u00a0=\u00a0σ²\u2060/\u2060(σ²\u00a0+\u00a0τ²). "
+        "PVE weighs σ² with the mean diagonal of K, as GEMMA does.</p>"
     )
     return note + warning + html
 
