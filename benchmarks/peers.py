@@ -323,8 +323,8 @@ def line(row: dict[str, Any]) -> str:
     what = f"{row['case']:<7} {row['contest']:<27} {row['program']:<8}"
     difference = "" if agreed is None else f"{agreed:.1e}"
     more = f" | {row['more_work']}" if row["more_work"] else ""
-    numbers = f"{shown:>22} | {row['ratio']:6.1f} | {tests:>9} | {difference:>8} | {row['variants']:>8,}"
-    return f"{what} | {numbers}{more}"
+    measures = f"{shown:>22} | {row['ratio']:6.1f} | {tests:>9} | {difference:>8} | {row['variants']:>8,}"
+    return f"{what} | {measures}{more}"
 
 
 SIZES = {"cohort": (3000, 100_000), "small": (400, 250_000)}

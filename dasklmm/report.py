@@ -107,11 +107,11 @@ h2 { font-size: 18px; margin: 44px 0 10px; }
 p { max-width: 74ch; margin: 0 0 10px; }
 .lead { font-size: 17px; color: var(--soft); }
 .note { color: var(--soft); font-size: 13.5px; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px;
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(168px, 1fr)); gap: 10px;
   margin: 26px 0 0; padding: 0; }
-.tiles div { background: var(--card); border: 1px solid var(--rule); border-radius: 10px; padding: 12px 16px; }
-.tiles dt { color: var(--soft); font-size: 13px; }
-.tiles dd { margin: 2px 0 0; font-size: 22px; font-weight: 600; font-variant-numeric: tabular-nums; }
+.tiles div { background: var(--card); border: 1px solid var(--rule); border-radius: 10px; padding: 12px 11px; }
+.tiles dt { color: var(--soft); font-size: 12.5px; white-space: nowrap; }
+.tiles dd { margin: 2px 0 0; font-size: 21px; font-weight: 600; font-variant-numeric: tabular-nums; }
 .tiles small { font-size: 13px; font-weight: 400; color: var(--soft); white-space: nowrap; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; }
@@ -443,7 +443,9 @@ def _null(results: xr.Dataset) -> str:
     warning = f'<p class="warning"><strong>At a bound.</strong> {_BOUNDARY}</p>' if any(flags) else ""
     note = (
         '<p class="note">y = Xβ + u + ε, u ~ N(0, σ²K), ε ~ N(0, τ²I), fitted by restricted maximum likelihood; '
-        "γ = σ²/τ², h² = σ²/(σ² + τ²). PVE weighs σ² with the mean diagonal of K, as GEMMA does.</p>"
+        # kept on one line each
+        "γ\u00a0=\u00a0σ²\u2060/\u2060τ², h²\u00a0=\u00a0σ²\u2060/\u2060(σ²\u00a0+\u00a0τ²). "
+        "PVE weighs σ² with the mean diagonal of K, as GEMMA does.</p>"
     )
     return note + warning + html
 

@@ -5,6 +5,7 @@ They are read in the process that asks for work, never on a worker, whose config
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +27,27 @@ def _value(key: str) -> Any:
 
 
 def check() -> None:
-    """Raise OptionError where any setting has a value that it cannot have; before a cluster is asked for."""
+    """Raise OptionError where there is no such setting, or not such a value; before a cluster is asked for."""
+    given, known = dask.config.get("dasklmm", {}), DEFAULTS["dasklmm"]
+    names = given if isinstance(given, Mapping) else [given]
+    unknown = [str(name) for name in names if str(name).replace("_", "-") not in known]
+    if unknown:
+        raise OptionError(
+            f"there is no setting dasklmm.{unknown[0]}; there are {', '.join(known)}. It comes from a YAML file "
+            f"of Dask's configuration, the environment variable {_variable(unknown[0])}, or dask.config.set."
+        )
     for read in (block_size, usable_memory, live_page, progress):
         read()
 
 
+def _variable(key: str) -> str:
+    return f"DASK_DASKLMM__{key.upper().replace('-', '_')}"
+
+
 def _refused(key: str, value: Any, needed: str) -> OptionError:
-    name = f"DASK_DASKLMM__{key.upper().replace('-', '_')}"
     return OptionError(
         f"the setting dasklmm.{key} is {value!r}; {needed} is needed. It comes from a YAML file of Dask's "
-        f"configuration, the environment variable {name}, or dask.config.set."
+        f"configuration, the environment variable {_variable(key)}, or dask.config.set."
     )
 
 

@@ -32,6 +32,7 @@ html_show_sourcelink = False
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_math_renderer = "mathml"
+highlight_language = "text"  # of a fence without a language
 html_sidebars = {name: [] for name in ("index", "tutorial", "howto", "hail")}
 html_theme_options = {
     "navigation_with_keys": False,

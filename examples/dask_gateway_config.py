@@ -10,8 +10,10 @@ from dask_gateway_server.options import Float, Integer, Mapping, Options
 
 c = get_config()  # noqa: F821  (of the server, which runs this file)
 
-c.DaskGateway.backend_class = "dask_gateway_server.backends.local.UnsafeLocalBackend"  # of this machine
-c.UnsafeLocalBackend.inherited_environment = ["PATH"]  # of this machine: finds dask and dasklmm
+# these two are of this machine; PATH is where dask and dasklmm are
+c.DaskGateway.backend_class = "dask_gateway_server.backends.local.UnsafeLocalBackend"
+c.UnsafeLocalBackend.inherited_environment = ["PATH"]
+
 c.Proxy.address = "127.0.0.1:8000"  # what --gateway is given
 c.SimpleAuthenticator.password = "change me"
 
@@ -29,7 +31,7 @@ def configuration(options):
     }
 
 
-# Without these a gateway of default configuration takes no --gateway-option, and workers get no settings.
+# Without these a gateway takes no --gateway-option, and workers get no settings.
 c.Backend.cluster_options = Options(
     Float("worker_memory", default=2, min=0.5, label="GB of a worker"),
     Integer("worker_cores", default=1, min=1),

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -151,26 +150,26 @@ def test_limits_do_the_work_that_they_stand_for(tmp_path, monkeypatch):
         assert sum(map(sum, tiles)) == 2500
     limits.write(tmp_path, [10, 20, 30], 2)
 
+    done: list[int] = []
+
     class Counted:
         """NumPy whose products count the multiplications that they stand for."""
-
-        done: ClassVar[list[int]] = []
 
         def __getattr__(self, name):
             return getattr(np, name)
 
         def matmul(self, a, b, out):
-            self.done.append(a.shape[0] * a.shape[1] * b.shape[1])
+            done.append(a.shape[0] * a.shape[1] * b.shape[1])
             return np.matmul(a, b, out=out)
 
     monkeypatch.setattr(limits, "np", Counted())
     for workers in (1, 2):
-        Counted.done.clear()
+        done.clear()
         limits.gemm(2500, 7, 5, "float32", workers)
-        assert sum(Counted.done) == 2500 * 7 * 5
-        Counted.done.clear()
+        assert sum(done) == 2500 * 7 * 5
+        done.clear()
         limits.syrk(2500, 7, "float32", workers)
-        assert sum(Counted.done) == 2500 * 7 * 7
+        assert sum(done) == 2500 * 7 * 7
     assert [(tmp_path / str(i)).stat().st_size for i in range(3)] == [10, 20, 30]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import inspect
 import linecache
 import pkgutil
 import re
@@ -134,6 +135,21 @@ def test_pages_name_files_that_are_there():
             assert (root / path).is_file(), f"{page}.md names {path}"
 
 
+def test_every_page_is_on_the_first_one():
+    text = (DOCS / "index.md").read_text(encoding="utf-8")
+    linked = set(re.findall(r"\]\((\w+)\.md\)", text))
+    assert linked == set(PAGES) - {"index", "reference", "background"}  # which are lists of the others
+    notebooks = {path.stem for path in (DOCS.parent / "examples").glob("*.ipynb")}
+    assert set(re.findall(r"examples/(\w+)\.ipynb", text)) == notebooks
+
+
+def test_every_fence_has_a_language():
+    """One without would be coloured as Python."""
+    for page in PAGES:
+        fences = re.findall(r"^```.*$", (DOCS / f"{page}.md").read_text(encoding="utf-8"), flags=re.M)
+        assert all(fence != "```" for fence in fences[::2]), page
+
+
 def error_classes():
     return [v for v in vars(errors).values() if isinstance(v, type) and issubclass(v, Exception)]
 
@@ -182,6 +198,27 @@ HAIL_FUNCTIONS = re.findall(
     genetic_relatedness_matrix
     """,
 )
+
+
+# Keywords of Hail 0.2.93 that are others here, or gone.
+HAIL_KEYWORDS = {
+    "fit_alternatives": ("pa_t_path", "a_t_path"),
+    "fit_alternatives_numpy": ("return_pandas",),
+    "linear_mixed_model": ("z_t",),
+    "linear_mixed_regression_rows": ("entry_expr", "pa_t_path", "a_t_path"),
+}
+
+
+def test_each_keyword_of_hail_that_is_not_taken_is_said():
+    rows = (DOCS / "hail.md").read_text(encoding="utf-8").splitlines()
+    for name, keywords in HAIL_KEYWORDS.items():
+        function = getattr(dasklmm, name, None) or getattr(dasklmm.LinearMixedModel, name)
+        (differs,) = (row.split(" | ")[2] for row in rows if re.match(rf"\| `[\w.]*\.{name}\(", row))
+        for keyword in keywords:
+            assert keyword not in inspect.signature(function).parameters
+            assert f"`{keyword}=`" in differs, f"{name}({keyword}=)"
+        for new in re.findall(r" (?:is|are) `(\w+)=`", differs):
+            assert new in inspect.signature(function).parameters
 
 
 def test_every_old_name_of_hail_has_its_new_one():

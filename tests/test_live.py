@@ -365,6 +365,9 @@ def test_reprs_as_text_and_html(cohort):
     found = dasklmm.summary(results)
     assert f"results of {EVIL}: 1,500 variants" in repr(found)
     assert "<script" not in found._repr_html_()
+    assert (
+        "samples_<wbr>with_<wbr>phenotype" in found._repr_html_()
+    )  # a narrow cell leaves room for the values
     assert f"{results.attrs['lambda_gc']:.3f}" in found._repr_html_()
 
 

@@ -91,7 +91,7 @@ def test_the_first_plot_of_a_kernel_is_shown_and_files_are_not(tmp_path, monkeyp
         "import numpy as np, xarray as xr\nfrom dasklmm import plots\nfrom dasklmm.report import write_report\n"
         'r = xr.Dataset({"neg_log10_p_value": ("variant", np.arange(9.0))})\nax = plots.qq(r)',
         'plots.save_plots(r, ".")\nwrite_report(r, "report.html")',
-        "from matplotlib import pyplot\nplots.manhattan(r).set_title('mine')\n"
+        'from matplotlib import pyplot\nplots.manhattan(r).set_title("mine")\n'
         "assert len(pyplot.get_fignums()) == 1",
         "pyplot.get_fignums()",
         "own, mine = pyplot.subplots()\nassert plots.qq(r, mine) is mine",

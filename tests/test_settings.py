@@ -71,6 +71,21 @@ def test_a_bad_value_is_refused(key, value, read):
         read()
 
 
+@pytest.mark.parametrize("given", [{"blok-size": "1MB"}, {"progress": True, "blok_size": "1MB"}, "blok-size"])
+def test_a_name_that_is_none_is_refused(given):
+    with dask.config.set({"dasklmm": given}), pytest.raises(OptionError) as raised:
+        settings.check()
+    assert "no setting dasklmm.blok" in str(raised.value)
+    assert "block-size, " in str(raised.value)
+    assert "DASK_DASKLMM__BLOK_SIZE" in str(raised.value)
+
+
+def test_names_of_variables_are_known():
+    """Dask keeps their underscores where it knows no such key yet."""
+    with dask.config.set({"dasklmm": {"block_size": "1MB"}}):
+        settings.check()
+
+
 def test_a_whole_section_may_be_set():
     with dask.config.set({"dasklmm": {"progress": True}}):
         assert settings.progress()
