@@ -176,7 +176,7 @@ def keep_rows(
         if is_local(place):
             discard(place)
         else:
-            empty(place, "array")
+            empty(place)
         clear(work, keep="lock")
 
     if complete() and not present(work):

@@ -236,8 +236,8 @@ def _optimum(
 
 def _not_converged(x: float, tol: float, maxiter: int) -> OptimisationError:
     return OptimisationError(
-        f"log_gamma did not converge in {maxiter} iterations (last value {x:.6g}, tolerance {tol:g}). Raise maxiter= "
-        "or tol=."
+        f"log_gamma did not converge in {maxiter} iterations (last value {x:.6g}, tolerance {tol:g}). Raise "
+        "maxiter= or tol=."
     )
 
 

@@ -118,7 +118,7 @@ def write_array(
     """
     path = absolute(path)
     vacant(path, overwrite, "array")
-    with published(path, "array") as target, writing(path):
+    with published(path) as target, writing(path):
         _fill(target, array, dims, chunk_bytes, attributes)
     return open_array(path)
 
@@ -297,7 +297,7 @@ def write_kinship(
     path = absolute(path)
     vacant(path, overwrite or unfinished(path), "kinship")
     values = np.asarray(kinship.values, dtype=np.float64)
-    with published(path, "kinship") as target, writing(path):
+    with published(path) as target, writing(path):
         group = zarr.open_group(target, mode="w", attributes={MARK: "kinship"})
         group.attrs.update({str(k): v for k, v in kinship.attrs.items()})
         _fill_ids(group, kinship["sample_id_0"].values, "sample_0")
@@ -316,7 +316,7 @@ def write_spectrum(
     """
     path = absolute(path)
     vacant(path, overwrite or unfinished(path), "decomposition")
-    with published(path, "decomposition") as target, writing(path):
+    with published(path) as target, writing(path):
         group = zarr.open_group(target, mode="w", attributes={MARK: "decomposition"})
         for name in pairs.data_vars:
             dims = tuple(str(d) for d in pairs[name].dims)

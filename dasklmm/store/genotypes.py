@@ -14,7 +14,7 @@ from dasklmm.errors import GenotypeFormatError, StoreError
 from dasklmm.numerics.genotypes import GRAM_TILE
 from dasklmm.numerics.scan import TILE_VARIANTS
 from dasklmm.store.places import absolute, is_local, writing
-from dasklmm.store.publish import UNFINISHED, published
+from dasklmm.store.publish import published
 from dasklmm.store.records import MARK, one_writer, vacant
 
 COORDINATES = (
@@ -25,6 +25,9 @@ COORDINATES = (
     "variant_other_allele",
     "sample_id",
 )
+
+# Attribute of a group that is being written; taken away when all of it is there.
+UNFINISHED = "unfinished"
 
 CHUNK_BYTES = 4 * 1024**2
 
@@ -78,7 +81,7 @@ def write_genotypes(ds: xr.Dataset, path: str | Path, overwrite: bool = False) -
         )
     with one_writer(f"{place}.work"):
         vacant(place, overwrite, "genotypes")
-        with published(place, "genotypes") as target:
+        with published(place) as target:
             _write(ds, dosage, target, place)
 
 

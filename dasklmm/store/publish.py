@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -13,15 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from dasklmm.errors import DaskLMMError, GenotypeFormatError, GenotypeReadError, StoreError
-from dasklmm.store.places import clear, get, is_local, put, remove, writing
-from dasklmm.store.records import MARK
-
-# Attribute of a group or array that is being written.
-UNFINISHED = "unfinished"
+from dasklmm.store.places import clear, is_local, remove, writing
 
 
 @contextmanager
-def published(path: str, kind: str) -> Iterator[str]:
+def published(path: str) -> Iterator[str]:
     """Where to write what is to lie at `path`, which has it when the block ends.
 
     On a local disk that is beside it, and renamed into its place; what was there goes when the new one has it.
@@ -35,7 +30,7 @@ def published(path: str, kind: str) -> Iterator[str]:
     """
     if not is_local(path):
         with writing(path):
-            empty(path, kind)
+            empty(path)
         yield path
         return
     _tidy(path, "partial")
@@ -70,18 +65,10 @@ def discard(path: str) -> None:
     _tidy(path, "former")
 
 
-def empty(url: str, kind: str) -> None:
-    """Remove a group or array of an object store; its metadata, which says whose it is, goes last.
-
-    It is marked unfinished before, so that a kill leaves what the same command removes.
-    """
-    metadata = f"{url}/zarr.json"
-    text = get(metadata)
-    if text is not None:
-        fields = json.loads(text) | {"attributes": {MARK: kind, UNFINISHED: True}}
-        put(metadata, json.dumps(fields).encode())
+def empty(url: str) -> None:
+    """Remove a group or array of an object store; its metadata, which says whose it is, goes last."""
     clear(url, keep="zarr.json")
-    remove(metadata)
+    remove(f"{url}/zarr.json")
 
 
 def _beside(path: str, ending: str) -> str:

@@ -83,9 +83,7 @@ def write_results(
     """
     path = places.absolute(path)
     records.vacant(path, overwrite or unfinished(path), "results")
-    if not places.is_local(path):
-        places.remove(f"{path}/{SUCCESS}")  # without it what is there is unfinished
-    with published(path, "results") as target, places.writing(path):
+    with published(path) as target, places.writing(path):
         group = zarr.open_group(target, mode="w", attributes={records.MARK: "results"})
         manifest = {}
         for name, variable in results.variables.items():
