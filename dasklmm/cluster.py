@@ -59,6 +59,10 @@ def dask_setup(worker: Any) -> None:
     So it does with an error of a task, which reaches the process that asked for it, and is said there; and with
     tasks that are cancelled when one has failed.
     """
+    if multiprocessing.parent_process() is not None and hasattr(os, "fork"):
+        # Blosc makes a lock. One of the way in which Dask starts workers has a name, which a worker that is killed
+        # leaves behind, and Python would warn of leaked semaphores after a run that went well. Workers start none.
+        multiprocessing.set_start_method("fork", force=True)
     logging.getLogger("distributed.worker").addFilter(_is_news)
     logging.getLogger("distributed.worker.state_machine").addFilter(_is_news)
 
@@ -73,26 +77,28 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 @contextmanager
 def _interruptions_held() -> Iterator[None]:
-    """Keep Ctrl-C from a cluster that starts, which it would leave half made; it is raised at the end.
+    """Keep Ctrl-C, and signals that raise as it does, from a cluster that starts: it would be left half made.
 
-    A terminal or notebook sends it to the worker processes too. They inherit that it is blocked, also those that
-    are started anew later: it is for this process, which ends them or goes on with them, and a worker that died
-    of it would leave its traceback and lose its blocks.
+    They are raised at the end. A terminal or notebook sends Ctrl-C to the worker processes too. They inherit that
+    it is blocked, also those that are started anew later: it is for this process, which ends them or goes on with
+    them, and a worker that died of it would leave its traceback and lose its blocks.
     """
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
         yield
         return
     multiprocessing.resource_tracker.ensure_running()  # whose start, by the first worker, would unblock it
     held: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
+    raising = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if callable(signal.getsignal(n))]
+    before = {n: signal.signal(n, lambda number, frame: held.append(number)) for n in raising}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        signal.signal(signal.SIGINT, before)
-    if held:
-        raise KeyboardInterrupt
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if held:  # also where the start failed, as it does when the signal reaches the workers
+            signal.raise_signal(held[0])
 
 
 def local_cluster(

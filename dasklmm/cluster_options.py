@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import importlib.util
 import logging
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from typing import Any
 
 import click
+
+from dasklmm.interruptions import hush_clusters
 
 # Dask and the clusters are imported when one is asked for: --help answers at once.
 
@@ -28,6 +29,9 @@ class _Bounds(click.ParamType):
         if not 1 <= least <= most:
             self.fail(f"{value!r}: MIN is 1 or more, and MAX is not below it.", param, ctx)
         return least, most
+
+
+_TLS = "DASK_DISTRIBUTED__COMM__TLS__"
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ def cluster_options(function: Any) -> Any:
             default=600.0,
             show_default=True,
             metavar="SECONDS",
-            help="How long to wait for the workers of a gateway.",
+            help="How long to wait for the workers of --gateway or --scheduler.",
         ),
         click.option(
             "--gateway-option",
@@ -116,10 +120,12 @@ def client_of(cluster: Cluster, read: str | None = None, write: str | None = Non
 
     settings.check()  # before there is a cluster
     with ExitStack() as stack:
+        for log in map(logging.getLogger, ("distributed.client", "tornado.application", "asyncio")):
+            log.addFilter(_is_not_loss)
+            stack.callback(log.removeFilter, _is_not_loss)
         if cluster.gateway is not None:
             from dasklmm.gateway import gateway_client
 
-            stack.enter_context(_signals_raised())
             client = stack.enter_context(
                 gateway_client(
                     cluster.gateway,
@@ -143,15 +149,10 @@ def client_of(cluster: Cluster, read: str | None = None, write: str | None = Non
             click.echo(f"{cluster.workers} workers{dashboard}", err=True)
             _say_page(client)
         elif cluster.scheduler is not None:
-            from distributed import Client
+            from dasklmm.lazy.run import need_workers
 
-            try:
-                client = stack.enter_context(Client(cluster.scheduler, timeout=10))
-            except (OSError, ValueError) as error:
-                raise click.ClickException(
-                    f"no Dask scheduler answers at {cluster.scheduler!r} ({error}). Check the address, or give "
-                    "--workers."
-                ) from error
+            client = stack.enter_context(_connected(cluster.scheduler))
+            need_workers(client, cluster.worker_timeout, lambda line: click.echo(line, err=True))
             from dasklmm.preflight import check_versions
 
             for line in check_versions(client):
@@ -161,36 +162,49 @@ def client_of(cluster: Cluster, read: str | None = None, write: str | None = Non
         yield
 
 
+def _connected(address: str) -> Any:
+    """A client of a running scheduler; certificates for tls:// are those of Dask's configuration."""
+    from distributed import Client
+
+    try:
+        return Client(address, timeout=10)
+    except TypeError as error:
+        if not address.startswith("tls://"):
+            raise
+        raise click.ClickException(
+            f"{address!r} needs three files of certificates, which Dask's configuration does not name: the "
+            "settings distributed.comm.tls.ca-file, .client.cert and .client.key in YAML, or in the environment "
+            f"{_TLS}CA_FILE, {_TLS}CLIENT__CERT and {_TLS}CLIENT__KEY."
+        ) from error
+    except (OSError, ValueError) as error:
+        advice = (
+            "the address and the certificates (distributed.comm.tls in Dask's configuration)"
+            if address.startswith("tls://")
+            else "the address, which begins with tls:// where the scheduler is encrypted"
+        )
+        raise click.ClickException(
+            f"no Dask scheduler answers at {address!r} ({error}). Check {advice}, or give --workers."
+        ) from error
+
+
 def _check_paths(client: Any, read: str | None, write: str | None) -> None:
     from dasklmm.preflight import check_paths
 
     check_paths(client, [] if read is None else [read], [] if write is None else [write])
 
 
-@contextmanager
-def _signals_raised() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP unwind the run, as an interruption does, so that a cluster that costs is stopped."""
+def _is_not_loss(record: logging.LogRecord) -> bool:
+    """Whether a log tells of something else than a lost scheduler, which is the run's own error, in a line."""
+    from distributed.comm import CommClosedError
 
-    def leave(number: int, frame: Any) -> None:
-        raise SystemExit(128 + number)
-
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP
-                before[number] = signal.signal(number, leave)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    error = record.exc_info[1] if record.exc_info else None
+    lost = isinstance(error, (asyncio.CancelledError, CommClosedError))
+    return not lost and "Failed to reconnect" not in record.getMessage()
 
 
 def _no_news(kind: Any, error: Any, traceback: Any) -> None:
-    """Let a cluster that ends in the middle of tasks do so in silence: the run's own error is what counts."""
     if kind is not None:
-        for name in ("distributed", "tornado.application"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
+        hush_clusters()
 
 
 def _say_page(client: Any) -> None:

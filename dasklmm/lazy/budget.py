@@ -12,6 +12,7 @@ import psutil
 
 from dasklmm import settings
 from dasklmm.errors import MemoryBudgetError
+from dasklmm.lazy import run
 from dasklmm.numerics.alternatives import TILE_BYTES
 from dasklmm.numerics.genotypes import GRAM_TILE
 from dasklmm.numerics.scan import TILE_VARIANTS, product_rows
@@ -102,10 +103,12 @@ class Room:
 
     @classmethod
     def of(cls, client: Any) -> Room:
-        """Room of the workers of a client's cluster, or of this process where there is none."""
+        """Room of the workers of a client's cluster (waiting for one), or of this process where there is none."""
         if client is None:
             return cls(available_memory() + process_bytes(), os.cpu_count() or 1)
-        workers = client.scheduler_info(n_workers=-1)["workers"].values()
+        # between the death of all workers and their restart there is none, and this machine's memory is not theirs
+        while not (workers := client.scheduler_info(n_workers=-1)["workers"].values()):
+            run.need_workers(client)
         limits = [int(w["memory_limit"]) for w in workers if w["memory_limit"]]
         threads = max((int(w["nthreads"]) for w in workers), default=1)
         return cls(min(limits, default=available_memory()), threads)
