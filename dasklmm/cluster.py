@@ -22,6 +22,8 @@ from dasklmm.errors import ClusterError, OptionError
 if TYPE_CHECKING:
     from distributed import LocalCluster
 
+logger = logging.getLogger(__name__)
+
 # Read by each worker process before it starts. BLAS keeps to one thread, as tasks fill the cores. Dask's
 # own default trims the heap at 64 KB, so that every array is mapped and faulted anew: twice the time of
 # the test stage where it was measured. 32 MB is glibc's largest threshold for mapping.
@@ -101,6 +103,24 @@ def _interruptions_held() -> Iterator[None]:
             signal.raise_signal(held[0])
 
 
+def _check_memory(limit: str | float, n_workers: int) -> None:
+    """Refuse a limit that is no size, or that a worker would pass before it has any data."""
+    from distributed.worker_memory import parse_memory_limit
+
+    from dasklmm.lazy.budget import BASE_BYTES
+
+    try:
+        size = parse_memory_limit(limit, 1, n_workers, logger=logging.Logger("", logging.CRITICAL))
+    except (ValueError, TypeError, OverflowError):
+        size = -1
+    if size is not None and size < BASE_BYTES:
+        given = f"{limit!r}" if size < 0 or limit != "auto" else f"a share of {size / 1e6:,.0f} MB"
+        raise OptionError(
+            f"the memory of each of {n_workers} workers is {given}. Give a size such as 4GB (--worker-memory, "
+            f"memory_limit=) of {BASE_BYTES / 1e6:,.0f} MB or more, which the libraries take, or fewer workers."
+        )
+
+
 def local_cluster(
     n_workers: int | None = None, memory_limit: str | int | None = None, **options: Any
 ) -> LocalCluster:
@@ -109,7 +129,7 @@ def local_cluster(
     Parameters
     ----------
     n_workers : int, optional
-        Worker processes, one thread each. Default: the number of cores.
+        Worker processes, one thread each. Default: the number of cores; of more than twice as many it is warned.
     memory_limit : str or int, optional
         Memory of each worker, such as "4GB". Default: an equal share of the machine's.
     **options
@@ -124,7 +144,7 @@ def local_cluster(
     Raises
     ------
     OptionError
-        `n_workers` is below 1.
+        `n_workers` is below 1; `memory_limit` is no size, or less than the libraries of a worker take.
     ClusterError
         The worker processes do not start; as when a script calls this outside ``if __name__ == "__main__":``,
         since each worker process imports the script first.
@@ -137,16 +157,27 @@ def local_cluster(
     """
     if n_workers is not None and n_workers < 1:
         raise OptionError(f"n_workers is {n_workers}; it needs to be 1 or more, or None for one a core.")
+    cores = os.cpu_count() or 1
+    n_workers = cores if n_workers is None else n_workers
     # Set by multiprocessing while a new process imports the script that started it.
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise ClusterError(f"a worker process came to local_cluster while it imported the script. {_GUARD}")
+    memory_limit = "auto" if memory_limit is None else memory_limit
+    if n_workers > 2 * cores:
+        logger.warning(
+            "%d worker processes for %d cores: more than one a core are no faster, and share the memory.",
+            n_workers,
+            cores,
+        )
+    if options.get("processes", True):
+        _check_memory(memory_limit, n_workers)
     from distributed import LocalCluster
 
     defaults: dict[str, Any] = {
-        "n_workers": os.cpu_count() or 1 if n_workers is None else n_workers,
+        "n_workers": n_workers,
         "threads_per_worker": 1,
         "processes": True,
-        "memory_limit": "auto" if memory_limit is None else memory_limit,
+        "memory_limit": memory_limit,
         "host": "127.0.0.1",
         "dashboard_address": "127.0.0.1:0",
     }

@@ -39,6 +39,7 @@ class Cluster:
     """Where the work is done, as the options say."""
 
     workers: int | None = None
+    worker_memory: str | None = None
     scheduler: str | None = None
     gateway: str | None = None
     adapt: tuple[int, int] | None = None
@@ -50,6 +51,11 @@ class Cluster:
         if self.scheduler is not None and (self.workers is not None or self.gateway is not None):
             other = "--workers" if self.workers is not None else "--gateway"
             raise click.UsageError(f"give {other} or --scheduler, not both.")
+        if self.worker_memory is not None and (self.workers is None or self.gateway is not None):
+            raise click.UsageError(
+                "--worker-memory is for the processes of --workers on this machine; a gateway has an option of its "
+                "own (--gateway-option)."
+            )
         if self.gateway is None and (self.adapt is not None or self.gateway_option):
             raise click.UsageError("--adapt and --gateway-option are for --gateway.")
         if self.gateway is not None and (self.workers is None) == (self.adapt is None):
@@ -101,6 +107,11 @@ def cluster_options(function: Any) -> Any:
             metavar="URL",
             help="Make a cluster at this dask-gateway server, with --workers or --adapt, and stop it at the end.",
         ),
+        click.option(
+            "--worker-memory",
+            metavar="SIZE",
+            help="Memory of each process of --workers, such as 4GB.  [default: an equal share of the machine's]",
+        ),
         click.option("--scheduler", metavar="ADDR", help="Address of a running Dask scheduler."),
         click.option(
             "--workers",
@@ -141,7 +152,7 @@ def client_of(cluster: Cluster, read: str | None = None, write: str | None = Non
         elif cluster.workers is not None:
             from dasklmm.cluster import local_cluster
 
-            local = stack.enter_context(local_cluster(cluster.workers))
+            local = stack.enter_context(local_cluster(cluster.workers, cluster.worker_memory))
             client = stack.enter_context(local.get_client())
             stack.push(_no_news)
             # without bokeh nothing is served there
