@@ -53,8 +53,8 @@ class Cluster:
             raise click.UsageError(f"give {other} or --scheduler, not both.")
         if self.worker_memory is not None and (self.workers is None or self.gateway is not None):
             raise click.UsageError(
-                "--worker-memory is for the processes of --workers on this machine; a gateway has an option of its "
-                "own (--gateway-option)."
+                "--worker-memory is for the processes of --workers on this machine; a gateway has an option of "
+                "its own (--gateway-option)."
             )
         if self.gateway is None and (self.adapt is not None or self.gateway_option):
             raise click.UsageError("--adapt and --gateway-option are for --gateway.")

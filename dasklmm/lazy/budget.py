@@ -236,8 +236,13 @@ class Shape:
                 f"a task of {rows} variants needs {needed(rows) / 1e6:,.0f} MB for {self.samples:,} samples and "
                 f"{self.eigen:,} eigenvectors. A process of {room.limit / 1e6:,.0f} MB has "
                 f"{max(free, 0) / 1e6:,.0f} MB for its {room.threads} tasks: {1 - usable:.0%} are kept free, and "
-                f"{BASE_BYTES / 1e6:,.0f} MB its libraries'. Give each {least:,.0f} MB or more, or fewer threads"
-                + (", or find the leading pairs alone: rank= with truncated=True." if kinship else ".")
+                f"{BASE_BYTES / 1e6:,.0f} MB its libraries'. Give each {least:,.0f} MB or more (--workers with "
+                "--worker-memory; memory_limit= of local_cluster), or fewer threads"
+                + (
+                    ", or find the leading pairs alone: --rank R --truncated, rank= with truncated=True."
+                    if kinship
+                    else "."
+                )
             )
         while needed(2 * rows) <= free and 2 * rows <= MOST_ROWS:
             rows *= 2
@@ -298,6 +303,6 @@ def check_eigendecomposition(n: int) -> None:
     if needed > free:
         raise MemoryBudgetError(
             f"an eigendecomposition of {n:,} samples needs about {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB "
-            "are free. Use a machine with more memory, or the leading pairs alone: eigendecompose(genotypes, "
-            "rank=…), gwas(…, rank=…, truncated=True)."
+            "are free. Use a machine with more memory, or the leading pairs alone: --rank R --truncated, from "
+            "Python gwas(…, rank=…, truncated=True) or eigendecompose(genotypes, rank=…)."
         )

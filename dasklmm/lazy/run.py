@@ -243,8 +243,9 @@ def _cluster_errors() -> Iterator[None]:
     except KilledWorker as error:
         raise ClusterError(
             f"workers died again and again ({error}). Look into their logs; where memory ran out, give workers "
-            "more of it or genotypes in smaller blocks (chunks=). Then run the same command again: with a "
-            "store, what is finished is kept."
+            "more of it (--worker-memory, memory_limit=) or genotypes in smaller blocks (the setting "
+            "dasklmm.block-size, or chunks=). Then run the same command again: with a store, what is finished is "
+            "kept. Blocks of another size are another run's: they begin anew, with --overwrite or overwrite=True."
         ) from error
     except (CancelledError, CommClosedError) as error:
         raise ClusterError(
