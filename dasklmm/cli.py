@@ -10,16 +10,18 @@ import click
 from dasklmm.cli_results import convert, export, info, plot
 from dasklmm.cli_scan import demo, gwas, kinship, simulate
 from dasklmm.errors import DaskLMMError
+from dasklmm.interruptions import interruption_said, signals_raised
 
 # Dask, xarray and the rest are imported by the commands that use them: --help answers at once.
 
 
 class _Group(click.Group):
-    """Shows this package's own errors as one plain message, not as a traceback."""
+    """Shows this package's own errors as one plain message, not as a traceback, and interruptions as one line."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with signals_raised(), interruption_said():
+                return super().invoke(ctx)
         except DaskLMMError as error:
             raise click.ClickException(str(error)) from error
         except OSError as error:

@@ -8,7 +8,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from dasklmm.cli_options import (
     verbose,
 )
 from dasklmm.cluster_options import Cluster, client_of, cluster_options
+from dasklmm.interruptions import interruption_said
 
 
 @click.command(short_help="Scan genotypes for phenotypes.")
@@ -322,14 +323,12 @@ def _scanned(scan: Any, quiet: bool) -> Any:
     """Results of a prepared scan, with bars; an interruption leaves its work and ends the command."""
     from dasklmm.progress import Terminal
 
-    progress = Terminal()
-    try:
+    words = (
+        "interrupted; the same command goes on from here (kept is what was finished: the kinship by the contig "
+        "with LOCO and as a whole without, null models, tests by the block)"
+    )
+    with interruption_said(words), closing(Terminal()) as progress:
         return scan.run(False if quiet or logs() else progress)
-    except KeyboardInterrupt:
-        click.echo("interrupted; the same command goes on from here", err=True)
-        raise SystemExit(130) from None
-    finally:
-        progress.close()
 
 
 @click.command(short_help="Simulate a cohort.")
@@ -474,7 +473,8 @@ def kinship(
     keeping: dict[str, Any] = {
         "store": out, "overwrite": overwrite, "progress": None if quiet or logs() else progress
     }  # fmt: skip
-    with client_of(cluster, genotypes, out):
+    words = "interrupted; this is kept when it is whole, and the same command begins anew"
+    with client_of(cluster, genotypes, out), interruption_said(words):
         if rank is None:
             try:
                 dasklmm.kinship(ds, method, precision=precision, **keeping)

@@ -23,6 +23,7 @@ class Clock:
     watcher: Progress | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     resumed: dict[str, dict[str, int]] = field(default_factory=dict)
+    begun: set[str] = field(default_factory=set)
     live: Reporter | None = None
 
     @contextmanager
@@ -41,6 +42,12 @@ class Clock:
             self.live.tell(name, done, total)
         if self.watcher is not None:
             self.watcher(name, done, total)
+
+    def begin(self, name: str, kept: int, total: int) -> None:
+        """Report what was kept from a former run, before the first block of this one."""
+        if kept and name not in self.begun:
+            self.tell(name, kept, total)
+        self.begun.add(name)
 
     def count(self, name: str, kept: int, computed: int) -> None:
         """Count what was taken from a former run, and what was computed."""

@@ -22,6 +22,8 @@ from dasklmm.errors import ClusterError, OptionError
 if TYPE_CHECKING:
     from distributed import LocalCluster
 
+logger = logging.getLogger(__name__)
+
 # Read by each worker process before it starts. BLAS keeps to one thread, as tasks fill the cores. Dask's
 # own default trims the heap at 64 KB, so that every array is mapped and faulted anew: twice the time of
 # the test stage where it was measured. 32 MB is glibc's largest threshold for mapping.
@@ -59,6 +61,10 @@ def dask_setup(worker: Any) -> None:
     So it does with an error of a task, which reaches the process that asked for it, and is said there; and with
     tasks that are cancelled when one has failed.
     """
+    if multiprocessing.parent_process() is not None and hasattr(os, "fork"):
+        # Blosc makes a lock. One of the way in which Dask starts workers has a name, which a worker that is killed
+        # leaves behind, and Python would warn of leaked semaphores after a run that went well. Workers start none.
+        multiprocessing.set_start_method("fork", force=True)
     logging.getLogger("distributed.worker").addFilter(_is_news)
     logging.getLogger("distributed.worker.state_machine").addFilter(_is_news)
 
@@ -73,26 +79,46 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 @contextmanager
 def _interruptions_held() -> Iterator[None]:
-    """Keep Ctrl-C from a cluster that starts, which it would leave half made; it is raised at the end.
+    """Keep Ctrl-C, and signals that raise as it does, from a cluster that starts: it would be left half made.
 
-    A terminal or notebook sends it to the worker processes too. They inherit that it is blocked, also those that
-    are started anew later: it is for this process, which ends them or goes on with them, and a worker that died
-    of it would leave its traceback and lose its blocks.
+    They are raised at the end. A terminal or notebook sends Ctrl-C to the worker processes too. They inherit that
+    it is blocked, also those that are started anew later: it is for this process, which ends them or goes on with
+    them, and a worker that died of it would leave its traceback and lose its blocks.
     """
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
         yield
         return
     multiprocessing.resource_tracker.ensure_running()  # whose start, by the first worker, would unblock it
     held: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
+    raising = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if callable(signal.getsignal(n))]
+    before = {n: signal.signal(n, lambda number, frame: held.append(number)) for n in raising}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        signal.signal(signal.SIGINT, before)
-    if held:
-        raise KeyboardInterrupt
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if held:  # also where the start failed, as it does when the signal reaches the workers
+            signal.raise_signal(held[0])
+
+
+def _check_memory(limit: str | float, n_workers: int) -> None:
+    """Refuse a limit that is no size, or that a worker would pass before it has any data."""
+    from distributed.worker_memory import parse_memory_limit
+
+    from dasklmm.lazy.budget import BASE_BYTES
+
+    try:
+        size = parse_memory_limit(limit, 1, n_workers, logger=logging.Logger("", logging.CRITICAL))
+    except (ValueError, TypeError, OverflowError):
+        size = -1
+    if size is not None and size < BASE_BYTES:
+        given = f"{limit!r}" if size < 0 or limit != "auto" else f"a share of {size / 1e6:,.0f} MB"
+        raise OptionError(
+            f"the memory of each of {n_workers} workers is {given}. Give a size such as 4GB (--worker-memory, "
+            f"memory_limit=) of {BASE_BYTES / 1e6:,.0f} MB or more, which the libraries take, or fewer workers."
+        )
 
 
 def local_cluster(
@@ -103,7 +129,7 @@ def local_cluster(
     Parameters
     ----------
     n_workers : int, optional
-        Worker processes, one thread each. Default: the number of cores.
+        Worker processes, one thread each. Default: the number of cores; of more than twice as many it is warned.
     memory_limit : str or int, optional
         Memory of each worker, such as "4GB". Default: an equal share of the machine's.
     **options
@@ -118,7 +144,7 @@ def local_cluster(
     Raises
     ------
     OptionError
-        `n_workers` is below 1.
+        `n_workers` is below 1; `memory_limit` is no size, or less than the libraries of a worker take.
     ClusterError
         The worker processes do not start; as when a script calls this outside ``if __name__ == "__main__":``,
         since each worker process imports the script first.
@@ -131,16 +157,27 @@ def local_cluster(
     """
     if n_workers is not None and n_workers < 1:
         raise OptionError(f"n_workers is {n_workers}; it needs to be 1 or more, or None for one a core.")
+    cores = os.cpu_count() or 1
+    n_workers = cores if n_workers is None else n_workers
     # Set by multiprocessing while a new process imports the script that started it.
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise ClusterError(f"a worker process came to local_cluster while it imported the script. {_GUARD}")
+    memory_limit = "auto" if memory_limit is None else memory_limit
+    if n_workers > 2 * cores:
+        logger.warning(
+            "%d worker processes for %d cores: more than one a core are no faster, and share the memory.",
+            n_workers,
+            cores,
+        )
+    if options.get("processes", True):
+        _check_memory(memory_limit, n_workers)
     from distributed import LocalCluster
 
     defaults: dict[str, Any] = {
-        "n_workers": os.cpu_count() or 1 if n_workers is None else n_workers,
+        "n_workers": n_workers,
         "threads_per_worker": 1,
         "processes": True,
-        "memory_limit": "auto" if memory_limit is None else memory_limit,
+        "memory_limit": memory_limit,
         "host": "127.0.0.1",
         "dashboard_address": "127.0.0.1:0",
     }

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import importlib.util
 import logging
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from typing import Any
 
 import click
+
+from dasklmm.interruptions import hush_clusters
 
 # Dask and the clusters are imported when one is asked for: --help answers at once.
 
@@ -30,11 +31,18 @@ class _Bounds(click.ParamType):
         return least, most
 
 
+# Seconds that workers are waited for, where --worker-timeout does not say.
+WORKER_TIMEOUT = 600.0
+
+_TLS = "DASK_DISTRIBUTED__COMM__TLS__"
+
+
 @dataclass(frozen=True)
 class Cluster:
     """Where the work is done, as the options say."""
 
     workers: int | None = None
+    worker_memory: str | None = None
     scheduler: str | None = None
     gateway: str | None = None
     adapt: tuple[int, int] | None = None
@@ -46,9 +54,15 @@ class Cluster:
         if self.scheduler is not None and (self.workers is not None or self.gateway is not None):
             other = "--workers" if self.workers is not None else "--gateway"
             raise click.UsageError(f"give {other} or --scheduler, not both.")
-        of_gateway = (self.adapt, self.gateway_option or None, self.worker_timeout)
-        if self.gateway is None and any(value is not None for value in of_gateway):
-            raise click.UsageError("--adapt, --gateway-option and --worker-timeout are for --gateway.")
+        if self.worker_memory is not None and (self.workers is None or self.gateway is not None):
+            raise click.UsageError(
+                "--worker-memory is for the processes of --workers on this machine; a gateway has an option of "
+                "its own (--gateway-option)."
+            )
+        if self.gateway is None and (self.adapt is not None or self.gateway_option):
+            raise click.UsageError("--adapt and --gateway-option are for --gateway.")
+        if self.worker_timeout is not None and self.gateway is None and self.scheduler is None:
+            raise click.UsageError("--worker-timeout is for --gateway and --scheduler.")
         if self.gateway is not None and (self.workers is None) == (self.adapt is None):
             raise click.UsageError("give --workers N or --adapt MIN:MAX with --gateway, one of the two.")
         self.options()
@@ -82,7 +96,7 @@ def cluster_options(function: Any) -> Any:
             "--worker-timeout",
             type=click.FloatRange(min=0, min_open=True),
             metavar="SECONDS",
-            help="How long to wait for the workers of a gateway.  [default: 600]",
+            help="How long to wait for the workers of --gateway or --scheduler.  [default: 600]",
         ),
         click.option(
             "--gateway-option",
@@ -95,6 +109,11 @@ def cluster_options(function: Any) -> Any:
             "--gateway",
             metavar="URL",
             help="Make a cluster at this dask-gateway server, with --workers or --adapt, and stop it at the end.",
+        ),
+        click.option(
+            "--worker-memory",
+            metavar="SIZE",
+            help="Memory of each process of --workers, such as 4GB.  [default: an equal share of the machine's]",
         ),
         click.option("--scheduler", metavar="ADDR", help="Address of a running Dask scheduler."),
         click.option(
@@ -115,17 +134,19 @@ def client_of(cluster: Cluster, read: str | None = None, write: str | None = Non
 
     settings.check()  # before there is a cluster
     with ExitStack() as stack:
+        for log in map(logging.getLogger, ("distributed.client", "tornado.application", "asyncio")):
+            log.addFilter(_is_not_loss)
+            stack.callback(log.removeFilter, _is_not_loss)
         if cluster.gateway is not None:
             from dasklmm.gateway import gateway_client
 
-            stack.enter_context(_signals_raised())
             client = stack.enter_context(
                 gateway_client(
                     cluster.gateway,
                     n_workers=cluster.workers,
                     adapt=cluster.adapt,
                     options=cluster.options(),
-                    timeout=cluster.worker_timeout or 600.0,
+                    timeout=cluster.worker_timeout or WORKER_TIMEOUT,
                     tell=lambda line: click.echo(line, err=True),
                 )
             )
@@ -134,7 +155,7 @@ def client_of(cluster: Cluster, read: str | None = None, write: str | None = Non
         elif cluster.workers is not None:
             from dasklmm.cluster import local_cluster
 
-            local = stack.enter_context(local_cluster(cluster.workers))
+            local = stack.enter_context(local_cluster(cluster.workers, cluster.worker_memory))
             client = stack.enter_context(local.get_client())
             stack.push(_no_news)
             # without bokeh nothing is served there
@@ -142,15 +163,12 @@ def client_of(cluster: Cluster, read: str | None = None, write: str | None = Non
             click.echo(f"{cluster.workers} workers{dashboard}", err=True)
             _say_page(client)
         elif cluster.scheduler is not None:
-            from distributed import Client
+            from dasklmm.lazy.run import need_workers
 
-            try:
-                client = stack.enter_context(Client(cluster.scheduler, timeout=10))
-            except (OSError, ValueError) as error:
-                raise click.ClickException(
-                    f"no Dask scheduler answers at {cluster.scheduler!r} ({error}). Check the address, or give "
-                    "--workers."
-                ) from error
+            client = stack.enter_context(_connected(cluster.scheduler))
+            need_workers(
+                client, cluster.worker_timeout or WORKER_TIMEOUT, lambda line: click.echo(line, err=True)
+            )
             from dasklmm.preflight import check_versions
 
             for line in check_versions(client):
@@ -160,36 +178,49 @@ def client_of(cluster: Cluster, read: str | None = None, write: str | None = Non
         yield
 
 
+def _connected(address: str) -> Any:
+    """A client of a running scheduler; certificates for tls:// are those of Dask's configuration."""
+    from distributed import Client
+
+    try:
+        return Client(address, timeout=10)
+    except TypeError as error:
+        if not address.startswith("tls://"):
+            raise
+        raise click.ClickException(
+            f"{address!r} needs three files of certificates, which Dask's configuration does not name: the "
+            "settings distributed.comm.tls.ca-file, .client.cert and .client.key in YAML, or in the environment "
+            f"{_TLS}CA_FILE, {_TLS}CLIENT__CERT and {_TLS}CLIENT__KEY."
+        ) from error
+    except (OSError, ValueError) as error:
+        advice = (
+            "the address and the certificates (distributed.comm.tls in Dask's configuration)"
+            if address.startswith("tls://")
+            else "the address, which begins with tls:// where the scheduler is encrypted"
+        )
+        raise click.ClickException(
+            f"no Dask scheduler answers at {address!r} ({error}). Check {advice}, or give --workers."
+        ) from error
+
+
 def _check_paths(client: Any, read: str | None, write: str | None) -> None:
     from dasklmm.preflight import check_paths
 
     check_paths(client, [] if read is None else [read], [] if write is None else [write])
 
 
-@contextmanager
-def _signals_raised() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP unwind the run, as an interruption does, so that a cluster that costs is stopped."""
+def _is_not_loss(record: logging.LogRecord) -> bool:
+    """Whether a log tells of something else than a lost scheduler, which is the run's own error, in a line."""
+    from distributed.comm import CommClosedError
 
-    def leave(number: int, frame: Any) -> None:
-        raise SystemExit(128 + number)
-
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP
-                before[number] = signal.signal(number, leave)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    error = record.exc_info[1] if record.exc_info else None
+    lost = isinstance(error, (asyncio.CancelledError, CommClosedError))
+    return not lost and "Failed to reconnect" not in record.getMessage()
 
 
 def _no_news(kind: Any, error: Any, traceback: Any) -> None:
-    """Let a cluster that ends in the middle of tasks do so in silence: the run's own error is what counts."""
     if kind is not None:
-        for name in ("distributed", "tornado.application"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
+        hush_clusters()
 
 
 def _say_page(client: Any) -> None:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from dasklmm import preflight
 from dasklmm.cluster import WORKER_CONFIGURATION, WORKER_ENVIRONMENT
 from dasklmm.errors import ClusterError, MissingExtraError, OptionError
+from dasklmm.lazy import run
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PAUSE_SECONDS = 0.5
-TOLD_EVERY_SECONDS = 30.0
 
 # dask-gateway 2026.3 closes a Gateway again when it is collected, which raises once its loop has ended.
 _KEPT: list[Any] = []
@@ -309,25 +309,18 @@ def _workers(
     gateway: Any, name: str, client: Any, wanted: int, timeout: float, tell: Callable[[str], None]
 ) -> int:
     """Wait for workers; how many there are."""
-    start = told = time.monotonic()
-    count = -1
-    while True:
+
+    def check() -> None:
         status = _status(gateway, name)
         if status != "RUNNING":
             raise ClusterError(
                 f"the cluster {name} ended ({status.lower()}) while its workers started. A worker's command "
                 "fails at once, or the gateway gave up on it: its log says why."
             )
-        before, count = count, len(client.nthreads())
-        now = time.monotonic()
-        if count >= wanted:
-            return count
-        if now - start > timeout:
-            break
-        if count != before or now - told > TOLD_EVERY_SECONDS:
-            tell(f"waiting for workers: {count} of {wanted} after {now - start:.0f} s")
-            told = now
-        time.sleep(PAUSE_SECONDS)
+
+    count = run.workers_there(client, wanted, timeout, tell, check)
+    if count >= wanted:
+        return count
     if count:
         tell(
             f"{count} of {wanted} workers came in {timeout:g} s: going on with them, others join as they come"

@@ -108,7 +108,9 @@ class Terminal:
                 self._drawn = now
             return
         if new and done < total:
-            self._write(f"{name}: started, {total:,} to do\n")
+            kept = done if done > 1 else 0  # a first report of several blocks tells of a former run's
+            said = f"{kept:,} of {total:,} kept" if kept else "started"
+            self._write(f"{name}: {said}, {total - kept:,} to do\n")
         if done >= total:
             self._write(f"{name}: {total:,} done in {stage.seconds:.1f} s\n")
 

@@ -282,6 +282,7 @@ class Scan:
         where = kept if isinstance(kept, Records) else None
         keep = blocks.delayed_call(keep_grams, "kinship")
         wanted: list[tuple[da.Array, list[int], list[str]]] = []
+        there = 0
         for start in groups[:: self.per_read]:
             batch = groups[start : start + self.per_read]
             for i, part in enumerate(self.slices):
@@ -289,9 +290,17 @@ class Scan:
                 self.clock.count("kinship", len(batch) - len(absent), len(absent))
                 if absent:
                     wanted.append((part, absent, [f"gram/{self._unit(g, i)}" for g in absent]))
+                else:
+                    there += part.numblocks[0]
         names = [own for _, _, own in wanted]
-        tell = functools.partial(self.clock.tell, "kinship")
-        with run.counted(sum(part.numblocks[0] for part, _, _ in wanted), tell if wanted else None) as report:
+        to_do = sum(part.numblocks[0] for part, _, _ in wanted)
+        if wanted:
+            self.clock.begin("kinship", there, there + to_do)
+
+        def tell(done: int, total: int) -> None:
+            self.clock.tell("kinship", there + done, there + total)
+
+        with run.counted(to_do, tell if wanted else None) as report:
             tasks = []
             for part, absent, own in wanted:
                 grams = lazy_kinship.gram_matrices(
@@ -464,6 +473,7 @@ class Scan:
             where = kept if isinstance(kept, Records) else None
             parts = [keep(lazy_blocks[j], where, names[j]) for j in wanted]
             before = self.tested + len(names) - len(wanted)
+            self.clock.begin("test", before, self.to_test)
 
             def tell(done: int, total: int) -> None:
                 self.clock.tell("test", before + done, self.to_test)

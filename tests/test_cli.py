@@ -7,6 +7,7 @@ import importlib.util
 import io
 import json
 import logging
+import re
 import subprocess
 import sys
 
@@ -217,7 +218,7 @@ def test_an_interrupted_run_goes_on(cohort, tmp_path, monkeypatch):
 
     def cut(self, stage, done, total):
         real(self, stage, done, total)
-        if stage == "test":
+        if stage == "test" and done == 3:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(progress_bars.Terminal, "__call__", cut)
@@ -228,6 +229,11 @@ def test_an_interrupted_run_goes_on(cohort, tmp_path, monkeypatch):
     done = run(*arguments)
     assert done.stderr.startswith("found the work of an unfinished run\n")
     assert "kept from a former run: kinship 22 of 22, " in done.stdout
+    kept, total, rest = map(
+        int, re.findall(r"^test: (\d+) of (\d+) kept, (\d+) to do$", done.stderr, re.M)[0]
+    )
+    assert kept + rest == total
+    assert kept >= 2
     assert "complete already" not in done.stdout
     assert open_results(tmp_path / "o").identical(open_results(tmp_path / "o" / "results.zarr"))
     record = json.loads((tmp_path / "o" / "run.json").read_text())
@@ -307,6 +313,29 @@ def test_cluster_of_no_workers_is_refused():
     for n in (0, -1):
         with pytest.raises(OptionError, match="n_workers"):
             dasklmm.local_cluster(n_workers=n)
+
+
+@pytest.mark.parametrize("limit", ["lots", "1MB", -5, [1]])
+def test_workers_without_room_are_refused(limit):
+    with pytest.raises(OptionError, match="260 MB or more"):
+        dasklmm.local_cluster(n_workers=1, memory_limit=limit)
+    with pytest.raises(OptionError, match="of 1000000 workers is a share of 0 MB"):
+        dasklmm.local_cluster(n_workers=1_000_000)
+
+
+def test_many_workers_are_warned_of(caplog, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    with pytest.raises(OptionError):
+        dasklmm.local_cluster(n_workers=3, memory_limit="1MB")
+    assert "3 worker processes for 1 cores" in caplog.text
+
+
+def test_memory_of_workers(cohort, tmp_path):
+    kinship = ["kinship", cohort / "genotypes.zarr", "--out", tmp_path / "k"]
+    done = run(*kinship, "--workers", 1, "--worker-memory", "100MB", expect=1)
+    assert "workers is '100MB'" in done.stderr
+    done = run(*kinship, "--worker-memory", "1GB", expect=2)
+    assert "--worker-memory is for the processes of --workers" in done.stderr
 
 
 def test_negative_seeds_are_refused():

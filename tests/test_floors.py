@@ -44,6 +44,7 @@ FLOORS = {
         "preflight",
         "gateway",
         "datasets",
+        "interruptions",
         "cluster_options",
         "cli_options",
         "cli_scan",

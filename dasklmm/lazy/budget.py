@@ -12,6 +12,7 @@ import psutil
 
 from dasklmm import settings
 from dasklmm.errors import MemoryBudgetError
+from dasklmm.lazy import run
 from dasklmm.numerics.alternatives import TILE_BYTES
 from dasklmm.numerics.genotypes import GRAM_TILE
 from dasklmm.numerics.scan import TILE_VARIANTS, product_rows
@@ -102,10 +103,12 @@ class Room:
 
     @classmethod
     def of(cls, client: Any) -> Room:
-        """Room of the workers of a client's cluster, or of this process where there is none."""
+        """Room of the workers of a client's cluster (waiting for one), or of this process where there is none."""
         if client is None:
             return cls(available_memory() + process_bytes(), os.cpu_count() or 1)
-        workers = client.scheduler_info(n_workers=-1)["workers"].values()
+        # between the death of all workers and their restart there is none, and this machine's memory is not theirs
+        while not (workers := client.scheduler_info(n_workers=-1)["workers"].values()):
+            run.need_workers(client)
         limits = [int(w["memory_limit"]) for w in workers if w["memory_limit"]]
         threads = max((int(w["nthreads"]) for w in workers), default=1)
         return cls(min(limits, default=available_memory()), threads)
@@ -233,8 +236,13 @@ class Shape:
                 f"a task of {rows} variants needs {needed(rows) / 1e6:,.0f} MB for {self.samples:,} samples and "
                 f"{self.eigen:,} eigenvectors. A process of {room.limit / 1e6:,.0f} MB has "
                 f"{max(free, 0) / 1e6:,.0f} MB for its {room.threads} tasks: {1 - usable:.0%} are kept free, and "
-                f"{BASE_BYTES / 1e6:,.0f} MB its libraries'. Give each {least:,.0f} MB or more, or fewer threads"
-                + (", or find the leading pairs alone: rank= with truncated=True." if kinship else ".")
+                f"{BASE_BYTES / 1e6:,.0f} MB its libraries'. Give each {least:,.0f} MB or more (--workers with "
+                "--worker-memory; memory_limit= of local_cluster), or fewer threads"
+                + (
+                    ", or find the leading pairs alone: --rank R --truncated, rank= with truncated=True."
+                    if kinship
+                    else "."
+                )
             )
         while needed(2 * rows) <= free and 2 * rows <= MOST_ROWS:
             rows *= 2
@@ -295,6 +303,6 @@ def check_eigendecomposition(n: int) -> None:
     if needed > free:
         raise MemoryBudgetError(
             f"an eigendecomposition of {n:,} samples needs about {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB "
-            "are free. Use a machine with more memory, or the leading pairs alone: eigendecompose(genotypes, "
-            "rank=…), gwas(…, rank=…, truncated=True)."
+            "are free. Use a machine with more memory, or the leading pairs alone: --rank R --truncated, from "
+            "Python gwas(…, rank=…, truncated=True) or eigendecompose(genotypes, rank=…)."
         )

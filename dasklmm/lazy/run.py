@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,8 +19,15 @@ from dask.delayed import Delayed
 
 from dasklmm.errors import ClusterError
 
+logger = logging.getLogger(__name__)
+
 OnDone = Callable[[int, int], None]
 OnResult = Callable[[int, Any], None]
+
+# How long workers are waited for where nothing else is said.
+WORKER_SECONDS = 600.0
+_PAUSE_SECONDS = 0.2
+_TOLD_EVERY_SECONDS = 30.0
 
 
 def active_client() -> Any:
@@ -40,6 +49,59 @@ def parallelism() -> int:
     return sum(client.nthreads().values()) or 1
 
 
+def workers_there(
+    client: Any,
+    wanted: int,
+    timeout: float,
+    tell: Callable[[str], None],
+    check: Callable[[], None] = lambda: None,
+) -> int:
+    """Wait for workers, `timeout` seconds at most, and tell of it; how many there are.
+
+    `check` is called again and again while it waits, and may raise.
+    """
+    start = told = time.monotonic()
+    count, work = -1, None
+    try:
+        while True:
+            check()
+            before, count = count, len(client.nthreads())
+            now = time.monotonic()
+            if count >= wanted or now - start > timeout:
+                return count
+            if count != before or now - told > _TOLD_EVERY_SECONDS:
+                tell(f"waiting for workers: {count} of {wanted} after {now - start:.0f} s")
+                told = now
+            if work is None:
+                work = client.submit(
+                    int, pure=False
+                )  # an adaptive cluster makes no worker before there is work
+            time.sleep(_PAUSE_SECONDS)
+    finally:
+        if work is not None:
+            work.cancel()
+
+
+def need_workers(
+    client: Any, timeout: float = WORKER_SECONDS, tell: Callable[[str], None] = logger.warning
+) -> None:
+    """Wait until a cluster has a worker, or its tasks would wait for ever and say nothing. Eager.
+
+    Raises
+    ------
+    ClusterError
+        None comes in time, or the scheduler is gone.
+    """
+    with _cluster_errors():
+        if workers_there(client, 1, timeout, tell):
+            return
+    raise ClusterError(
+        f"the scheduler at {client.scheduler.address!r} has no workers, and none came in {timeout:g} s. Start "
+        "some (dask worker ADDRESS, or cluster.scale), or look into the logs of those that were asked for. Where "
+        "nodes are slow to come, give them longer: --worker-timeout, or client.wait_for_workers before the call."
+    )
+
+
 def run_blocks(
     parts: Sequence[Delayed], on_done: OnDone | None = None, on_result: OnResult | None = None
 ) -> list[Any]:
@@ -58,6 +120,7 @@ def run_blocks(
     if client is not None:
         from distributed import as_completed
 
+        need_workers(client)
         with _cluster_errors():
             futures = client.compute(list(parts))
             place = {future.key: i for i, future in enumerate(futures)}
@@ -161,6 +224,7 @@ def call(label: str, function: Callable[..., Any], *arguments: Any) -> Any:
     client = active_client()
     if client is None:
         return function(*arguments)
+    need_workers(client)
     with _cluster_errors():
         key = f"{label}-{uuid.uuid4()}"
         return client.submit(function, *arguments, pure=False, key=key).result()
@@ -179,8 +243,9 @@ def _cluster_errors() -> Iterator[None]:
     except KilledWorker as error:
         raise ClusterError(
             f"workers died again and again ({error}). Look into their logs; where memory ran out, give workers "
-            "more of it or genotypes in smaller blocks (chunks=). Then run the same command again: with a "
-            "store, what is finished is kept."
+            "more of it (--worker-memory, memory_limit=) or genotypes in smaller blocks (the setting "
+            "dasklmm.block-size, or chunks=). Then run the same command again: with a store, what is finished is "
+            "kept. Blocks of another size are another run's: they begin anew, with --overwrite or overwrite=True."
         ) from error
     except (CancelledError, CommClosedError) as error:
         raise ClusterError(

@@ -196,11 +196,45 @@ def kill_worker(cluster: Any, prefix: str = "") -> int:
 def environment() -> dict[str, str]:
     return {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(FOLDER), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(FOLDER), os.environ.get("PYTHONPATH")])),
         "OPENBLAS_NUM_THREADS": "1",
         # how long a client looks for a scheduler that is gone: 30 s without it
         "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "3s",
     }
+
+
+class Scheduler:
+    """dask scheduler and two dask workers, processes on loopback."""
+
+    def __init__(self, folder):
+        self.file = folder / "scheduler.json"
+        self.file.unlink(missing_ok=True)
+        listen = ["--host", "127.0.0.1"]
+        options = [f"--scheduler-file={self.file}", "--no-dashboard", *listen]
+        self.scheduler = self.start("scheduler", "--port=0", *options)
+        wait_until(lambda: self.file.exists() and self.file.stat().st_size)
+        options += ["--nthreads=1", "--no-nanny", "--death-timeout=2"]
+        self.workers = [self.start("worker", *options) for _ in range(2)]
+
+    def start(self, *command):
+        return subprocess.Popen(
+            [sys.executable, "-m", "dask", *command],
+            env=environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    @property
+    def address(self):
+        return json.loads(self.file.read_text())["address"]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for process in (*self.workers, self.scheduler):
+            process.kill()
+            process.wait(timeout=20)
 
 
 def start_client(cohort: Cohort, store: Path, address: str = "", delay: float = 0.02) -> subprocess.Popen:

@@ -5,18 +5,16 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 from fault_tools import (
     DeadlyRows,
     Rows,
+    Scheduler,
     answer,
     contents,
     end,
-    environment,
     kill_worker,
     meanwhile,
     records_of,
@@ -108,42 +106,6 @@ def test_block_that_kills_every_worker(cohort, wanted, cluster, tmp_path):
     got = cohort.scan(store)
     assert got.attrs["resumed"]["kinship"] == {"kept": len(kept), "computed": 3 - len(kept)}
     assert contents(store) == wanted
-
-
-class Scheduler:
-    """dask scheduler and two dask workers, processes on loopback."""
-
-    def __init__(self, folder):
-        self.file = folder / "scheduler.json"
-        self.file.unlink(missing_ok=True)
-        listen = ["--host", "127.0.0.1"]
-        options = [f"--scheduler-file={self.file}", "--no-dashboard", *listen]
-        self.scheduler = self.start("scheduler", "--port=0", *options)
-        wait_until(lambda: self.file.exists() and self.file.stat().st_size)
-        options += ["--nthreads=1", "--no-nanny", "--death-timeout=2"]
-        self.workers = [self.start("worker", *options) for _ in range(2)]
-
-    def start(self, *command):
-        return subprocess.Popen(
-            [sys.executable, "-m", "dask", *command],
-            env=environment(),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-
-    @property
-    def address(self):
-        import json
-
-        return json.loads(self.file.read_text())["address"]
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        for process in (*self.workers, self.scheduler):
-            process.kill()
-            process.wait(timeout=20)
 
 
 @pytest.mark.parametrize("record", ["gram/0", "test/00001"])

@@ -1,0 +1,59 @@
+"""What ends a command from outside: Ctrl-C, and the signals of batch systems and of closed terminals, as one."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP: whatever ends in order at Ctrl-C does so at these."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def hush_clusters() -> None:
+    """Let a cluster that ends in the middle of tasks do so in silence: the run's own error is what counts."""
+    for name in ("distributed", "distributed.client", "tornado.application"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+@contextmanager
+def signals_raised() -> Iterator[None]:
+    """Raise SIGTERM and SIGHUP as :class:`Terminated`, once: what unwinds is not cut short by the next."""
+    before = {}
+
+    def leave(number: int, frame: Any) -> None:
+        hush_clusters()  # it may have gone to workers too, whose end would be told
+        for one in before:
+            signal.signal(one, signal.SIG_IGN)
+        raise Terminated(number)
+
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)  # Windows has no SIGHUP
+            if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP
+                before[number] = signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def interruption_said(words: str = "interrupted") -> Iterator[None]:
+    """End at an interruption with a line and the code that shells give to the signal: 130, 143 or 129."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        click.echo(words, err=True)
+        raise SystemExit(128 + getattr(error, "number", signal.SIGINT)) from None
