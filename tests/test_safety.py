@@ -224,7 +224,9 @@ def test_ploidy_goes_with_the_dosages(tmp_path, of):
     """Frequencies of haploid genotypes are the same whether the Dataset or its dosages alone are given."""
     ds = dasklmm.simulate(40, 60, n_contigs=1, seed=1)
     calls = (ds["dosage"].values > 0).astype(np.int8)
-    write_genotypes(ds.assign(dosage=(("variant", "sample"), calls)).assign_attrs(ploidy=1), tmp_path / "g.zarr")
+    write_genotypes(
+        ds.assign(dosage=(("variant", "sample"), calls)).assign_attrs(ploidy=1), tmp_path / "g.zarr"
+    )
     opened = dasklmm.open_genotypes(tmp_path / "g.zarr")
     given = opened if of == "Dataset" else opened["dosage"]
     found = dasklmm.gwas(given, ds["phenotype"].rename("trait"), loco=False)

@@ -116,7 +116,8 @@ def project(
         return rotated
     made_of = rotation_inputs(whole, rows, eigenvectors, columns, mean_impute)
     stored = keep_rows(rotated, store, made_of, overwrite=overwrite, progress=progress)
-    return rotated.copy(data=da.from_array(stored, name=False, inline_array=True))
+    out = rotated.copy(data=da.from_array(arrays.CheckedRows(stored), name=False, inline_array=True))
+    return out.assign_attrs({arrays.EIGENVECTORS: made_of[arrays.EIGENVECTORS]})
 
 
 def rotation_inputs(
@@ -126,14 +127,16 @@ def rotation_inputs(
 
     `a` are the alternatives as they were given, `rows` (variant, sample) as they are read.
     """
-    digest = None
+    digest = vectors = None
     if isinstance(p, StoredArray):
-        digest = p.token or fingerprint(p.load())
+        digest, vectors = p.token or fingerprint(p.load()), arrays.eigenvectors_of(p.array)
     elif p is not None:
-        digest = fingerprint(np.asarray(p))
+        p = np.asarray(p)
+        digest, vectors = fingerprint(p), arrays.eigenvectors_digest(p)
     return {
         "version": dasklmm.__version__,
         "p": digest,
+        arrays.EIGENVECTORS: vectors,
         "alternatives": genotype_stamp(a) if isinstance(a, xr.Dataset) else content_digest(rows.data),
         "samples": None if samples is None else fingerprint(samples),
         "mean_impute": mean_impute,
@@ -256,6 +259,7 @@ def write_rows(array: xr.DataArray, path: str | Path, *, overwrite: bool = False
     ids = schema.sample_ids(array)
     attributes = {} if ids is None else {"sample_id": ids.tolist()}
     if not isinstance(data, da.Array):
+        attributes[arrays.EIGENVECTORS] = arrays.eigenvectors_digest(data)
         return write_array(path, data, dims, overwrite=overwrite, attributes=attributes)
     # one chunk a block, so that no two tasks write the same chunk
     data = data.rechunk(data.chunksize)
