@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -270,11 +270,14 @@ def prepared(
     largest = max(cohort.y.size for cohort in first)
     ranges = contig_ranges(ds, loco)
     given = None
+    computed = is_method(kinship) and not truncated
     if not is_method(kinship):
         opened = arrays.open_kinship_or_spectrum(kinship) if isinstance(kinship, (str, Path)) else kinship
+        if not isinstance(opened, xr.Dataset):
+            budget.check_matrices(largest, len(first), len(first) if store is None else 1)
         given = [leading(given_kinship(opened, cohort), rank) for cohort in first]
-    if store is None and given is None and not truncated and len(ranges) > 1:
-        budget.check_gram_matrices(largest, len(ranges) * len(first))
+    if store is None and computed:
+        budget.check_matrices(largest, budget.matrices_held(len(ranges), len(first)), len(first))
     if truncated and (given is not None or rank is None):
         raise OptionError(
             "truncated=True finds the leading pairs of a kinship that is computed here: give rank, and one of "
@@ -282,6 +285,8 @@ def prepared(
         )
     if not truncated and not (given and all(isinstance(pairs, xr.Dataset) for pairs in given)):
         budget.check_eigendecomposition(largest)
+    if truncated and rank is not None:
+        budget.check_leading_pairs(largest, min(largest, rank + OVERSAMPLING))
     rows = schema.dosage_rows(ds)
     columns = (*associate.VARIANCE_RATIOS[variance_ratio], *associate.INTERACTION_COLUMNS)
     budget.check_results(rows.shape[0], len(cohorts.names), len(columns) + 1)
@@ -315,6 +320,7 @@ def prepared(
         len(first),
         NODES if variance_ratio == "per_variant" else 0,
         max(ranks) + OVERSAMPLING if truncated else 0,
+        computed and store is not None,
     )
     return Prepared(
         ds,
@@ -356,9 +362,17 @@ class Prepared:
     def run(self, progress: Progress | bool | None = None) -> xr.Dataset:
         """Scan on the active Dask client, or on threads. Eager: see :func:`gwas`."""
         computed = self.given is None and not self.options["truncated"]
-        room = budget.Room.of(run.active_client())
+        client = run.active_client()
+        room = budget.Room.of(client)
+        if client is None and self.shape.columns:
+            basis = budget.krylov_bytes(self.shape.samples, self.shape.columns)
+            room = replace(room, limit=room.limit - basis)
+        held = 0
+        if self.store is None and computed:
+            matrices = budget.matrices_held(len(self.contigs), self.shape.groups)
+            held = matrices * 8 * self.shape.samples**2
         most, streamed = self.shape.fitting_rows(room, kinship=computed)
-        if streamed and self.store is None and run.active_client() is not None:
+        if streamed and self.store is None and client is not None:
             raise MemoryBudgetError(
                 f"the eigenvectors are {self.shape.p_bytes / 1e6:,.0f} MB and a worker has "
                 f"{room.limit / 1e6:,.0f} MB: they must be read piece by piece from a store. Give store= (a path "
@@ -390,7 +404,7 @@ class Prepared:
                 most,
                 streamed,
                 self.shape.groups_per_read(room, most),
-                budget.decompositions_at_once(self.shape.samples, room, run.parallelism()),
+                budget.decompositions_at_once(self.shape.samples, room, run.parallelism(), held),
                 Clock(watcher),
                 self.selection,
                 self.filters,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,10 +122,19 @@ def decompose_kept(
     dtype: Any,
 ) -> None:
     """Leave the rotation of a unit in records: of all contigs, or of all but the one of `without`."""
+    arrays.StoredArray.release()  # P of the contig before
     budget.return_free_memory()
     budget.check_eigendecomposition(x.shape[0])
     keep_rotation(kept, unit, decomposed(_kept_kinship(kept, total, without), y, x, rank), dtype)
     budget.return_free_memory()
+
+
+def release_on_workers() -> None:
+    """Have workers give up every P that they keep, when a run is over. Eager."""
+    client = run.active_client()
+    if client is not None:
+        with suppress(Exception):  # a cluster that is lost keeps nothing
+            client.run(arrays.StoredArray.release, on_error="ignore")
 
 
 def has_rotation(kept: Records | Memory, unit: str, table: np.ndarray) -> bool:

@@ -42,10 +42,12 @@ from dasklmm.rotations import (
     lanes_of,
     operand_of,
     or_why_not,
+    release_on_workers,
     rotated_table,
     total_name,
 )
 from dasklmm.selection import Selection
+from dasklmm.store.arrays import StoredArray
 from dasklmm.store.records import Memory, Records, damaged
 from dasklmm.store.results import fingerprint
 
@@ -204,8 +206,13 @@ class Scan:
     def run(self, kept: Records | Memory) -> xr.Dataset:
         """All steps; what `kept` holds already is not computed again."""
         self._cut(kept)
-        with reporting(run.active_client(), self.cohorts.names, *self._places()) as self.clock.live:
-            return self._run(kept)
+        try:
+            with reporting(run.active_client(), self.cohorts.names, *self._places()) as self.clock.live:
+                done = self._run(kept)
+            release_on_workers()
+            return done
+        finally:
+            StoredArray.release()
 
     def _places(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Contig, position (0: unknown) and id of each variant."""
@@ -404,6 +411,7 @@ class Scan:
                 self.options["kinship"],
                 samples=self.cohorts.groups[g][0].columns,
                 dtype=self.dtype,
+                lanes=lanes_of(kept, 1),
                 tell=functools.partial(self.clock.tell, "leading pairs"),
             )
             rotation = Rotation(

@@ -258,6 +258,12 @@ class StoredArray:
         """Shape of the array."""
         return self.array.shape
 
+    @classmethod
+    def release(cls) -> None:
+        """Give up what this process keeps of all arrays; what is still used is read again."""
+        with cls._lock:
+            cls._kept.clear()
+
     def load(self) -> np.ndarray:
         """The array in memory, read at the first call in this process; read-only."""
         with StoredArray._lock:
