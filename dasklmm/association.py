@@ -86,7 +86,7 @@ def gwas(
     Parameters
     ----------
     genotypes : path, URL, Dataset of `open_genotypes`, or its dosage as a DataArray
-    phenotypes : DataFrame or Series indexed by sample id, DataArray (sample), or path of a table
+    phenotypes : DataFrame or Series indexed by sample id, DataArray (sample[, phenotype]), or path of a table
         One column or several. Each phenotype is analysed over the samples that have it, as if it were the
         only one; those of the same samples share the kinship and its decomposition, and all share one reading
         of the genotypes for the tests.

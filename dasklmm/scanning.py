@@ -392,8 +392,8 @@ class Scan:
         """What `decompose_kept` is told of a unit."""
         group, unit = self.cohorts.groups[g], self._unit(g, i)
         y = np.column_stack([cohort.y for cohort in group])
-        without = f"gram/{unit}" if self.options["loco"] else None
-        return unit, total_name(g), without, y, group[0].x, self.ranks[g], self._dtype_of_p(g)
+        left_out = list(self.contigs)[i] if self.options["loco"] else None
+        return unit, total_name(g), left_out, y, group[0].x, self.ranks[g], self._dtype_of_p(g)
 
     def _dtype_of_p(self, g: int) -> Any:
         # a low-rank inner product is a difference of large terms; float32 would lose 1e-3 of log10 p where
@@ -402,9 +402,9 @@ class Scan:
 
     def _decompose_here(self, kept: Records | Memory, g: int, i: int) -> None:
         """Leave the rotation of a given kinship, or of leading pairs, in `kept`."""
-        unit, _, without, y, x, rank, dtype = self._of_unit(g, i)
+        unit, _, left_out, y, x, rank, dtype = self._of_unit(g, i)
         if self.given is None:
-            others = [part for j, part in enumerate(self.slices) if without is None or j != i]
+            others = [part for j, part in enumerate(self.slices) if left_out is None or j != i]
             pairs = leading_pairs(
                 others,
                 rank,
@@ -412,6 +412,7 @@ class Scan:
                 samples=self.cohorts.groups[g][0].columns,
                 dtype=self.dtype,
                 lanes=lanes_of(kept, 1),
+                left_out=left_out,
                 tell=functools.partial(self.clock.tell, "leading pairs"),
             )
             rotation = Rotation(

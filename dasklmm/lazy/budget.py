@@ -332,8 +332,8 @@ def check_leading_pairs(n: int, columns: int) -> None:
     if needed > free:
         raise MemoryBudgetError(
             f"the leading pairs of {n:,} samples with {columns:,} vectors a block need {needed / 1e9:.1f} GB "
-            f"where they are asked for, and {free / 1e9:.1f} GB are free. Give a lower rank, or ask from a machine "
-            "with more memory."
+            f"where they are asked for, and {free / 1e9:.1f} GB are free. Give a lower rank, or ask from a "
+            "machine with more memory."
         )
 
 

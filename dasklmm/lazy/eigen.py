@@ -187,6 +187,7 @@ def leading_pairs(
     seed: int = 0,
     tolerance: float = TOLERANCE,
     lanes: int | None = None,
+    left_out: str | None = None,
     tell: Callable[[int, int], None] | None = None,
 ) -> LeadingPairs:
     """Leading eigenpairs of the kinship of some genotypes, the matrix never formed. Eager.
@@ -198,6 +199,8 @@ def leading_pairs(
         See :func:`eigendecompose`; `samples` are the columns to use.
     lanes : int, optional
         Sums of blocks side by side, on which the last digits depend. Default: as many as threads.
+    left_out : str, optional
+        Contig that `parts` leave out, for the message where none of their variants varies.
     tell : callable (done, most), optional
         Called after each pass; `most` is what is done when the pairs are found, as the passes needed are not
         known before.
@@ -209,10 +212,7 @@ def leading_pairs(
         start = time.perf_counter()
         product = _pass(parts, state.next, method, samples, dtype, lanes or run.parallelism())
         if product.n_variants == 0:
-            raise KinshipError(
-                "no variant varies among the samples, so there is no kinship. Check that the genotypes and "
-                "the samples belong together."
-            )
+            raise lazy_kinship.no_variant(left_out)
         state.extend(product.matrix / product.n_variants)
         s, p, residual = state.pairs()
         found = bool(residual.max() <= tolerance * s[0])
