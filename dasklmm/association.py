@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -365,12 +365,11 @@ class Prepared:
         client = run.active_client()
         room = budget.Room.of(client)
         if client is None and self.shape.columns:
-            basis = budget.krylov_bytes(self.shape.samples, self.shape.columns)
-            room = replace(room, limit=room.limit - basis)
-        held = 0
+            room = room.beside(budget.krylov_bytes(self.shape.samples, self.shape.columns))
+        matrices = 0
         if self.store is None and computed:
             matrices = budget.matrices_held(len(self.contigs), self.shape.groups)
-            held = matrices * 8 * self.shape.samples**2
+        to_decompose = room.beside(matrices * 8 * self.shape.samples**2)
         most, streamed = self.shape.fitting_rows(room, kinship=computed)
         if streamed and self.store is None and client is not None:
             raise MemoryBudgetError(
@@ -404,7 +403,7 @@ class Prepared:
                 most,
                 streamed,
                 self.shape.groups_per_read(room, most),
-                budget.decompositions_at_once(self.shape.samples, room, run.parallelism(), held),
+                budget.decompositions_at_once(self.shape.samples, to_decompose, run.parallelism()),
                 Clock(watcher),
                 self.selection,
                 self.filters,

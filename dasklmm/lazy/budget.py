@@ -6,7 +6,7 @@ import ctypes
 import os
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psutil
@@ -114,6 +114,10 @@ class Room:
     def free(self) -> int:
         """Bytes for the tasks: what is left of the usable share beside the libraries."""
         return int(self.limit * settings.usable_memory()) - BASE_BYTES
+
+    def beside(self, held: int) -> Room:
+        """What is left where a process holds so many bytes all along."""
+        return replace(self, limit=self.limit - int(held / settings.usable_memory()))
 
     @classmethod
     def of(cls, client: Any) -> Room:
@@ -284,9 +288,9 @@ def rotation_bytes(n: int) -> int:
     return decomposition_bytes(n) + 8 * n * n
 
 
-def decompositions_at_once(n: int, room: Room, threads: int, held: int = 0) -> int:
-    """Eigendecompositions of n samples, each on one of `threads`, that fit beside `held` bytes of matrices."""
-    fit = (room.free - held) // rotation_bytes(n)
+def decompositions_at_once(n: int, room: Room, threads: int) -> int:
+    """Eigendecompositions of n samples, each on one of `threads`, that the processes have room for."""
+    fit = room.free // rotation_bytes(n)
     return threads if fit >= room.threads else max(1, fit)
 
 

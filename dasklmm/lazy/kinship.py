@@ -198,7 +198,7 @@ def no_variant(left_out: str | None = None) -> KinshipError:
     """Error of a kinship of variants none of which varies, those of a contig left out."""
     if left_out is not None:
         return KinshipError(
-            f"no variant outside contig {left_out!r} varies among the samples, so there is no kinship with that "
+            f"no variant varies among the samples outside contig {left_out!r}, so there is no kinship with that "
             "contig left out. Give loco=False (--no-loco), or a kinship from other variants."
         )
     return KinshipError(
