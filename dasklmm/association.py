@@ -88,7 +88,7 @@ def gwas(
     Parameters
     ----------
     genotypes : path, URL, Dataset of `open_genotypes`, or its dosage as a DataArray
-    phenotypes : DataFrame or Series indexed by sample id, DataArray (sample), or path of a table
+    phenotypes : DataFrame or Series indexed by sample id, DataArray (sample[, phenotype]), or path of a table
         One column or several. Each phenotype is analysed over the samples that have it, as if it were the
         only one; those of the same samples share the kinship and its decomposition, and all share one reading
         of the genotypes for the tests.
@@ -273,11 +273,14 @@ def prepared(
     largest = max(cohort.y.size for cohort in first)
     ranges = contig_ranges(ds, loco)
     given = None
+    computed = is_method(kinship) and not truncated
     if not is_method(kinship):
         opened = arrays.open_kinship_or_spectrum(kinship) if isinstance(kinship, (str, Path)) else kinship
+        if not isinstance(opened, xr.Dataset):
+            budget.check_matrices(largest, len(first), len(first) if store is None else 1)
         given = [leading(given_kinship(opened, cohort), rank) for cohort in first]
-    if store is None and given is None and not truncated and len(ranges) > 1:
-        budget.check_gram_matrices(largest, len(ranges) * len(first))
+    if store is None and computed:
+        budget.check_matrices(largest, budget.matrices_held(len(ranges), len(first)), len(first))
     if truncated and (given is not None or rank is None):
         raise OptionError(
             "truncated=True (--truncated) finds the leading pairs of a kinship that is computed here: give rank "
@@ -285,6 +288,8 @@ def prepared(
         )
     if not truncated and not (given and all(isinstance(pairs, xr.Dataset) for pairs in given)):
         budget.check_eigendecomposition(largest)
+    if truncated and rank is not None:
+        budget.check_leading_pairs(largest, min(largest, rank + OVERSAMPLING))
     rows = schema.dosage_rows(ds)
     columns = (*associate.VARIANCE_RATIOS[variance_ratio], *associate.INTERACTION_COLUMNS)
     budget.check_results(rows.shape[0], len(cohorts.names), len(columns) + 1)
@@ -318,6 +323,7 @@ def prepared(
         len(first),
         NODES if variance_ratio == "per_variant" else 0,
         max(ranks) + OVERSAMPLING if truncated else 0,
+        computed and store is not None,
     )
     return Prepared(
         ds,
@@ -368,9 +374,16 @@ class Prepared:
     def run(self, progress: Progress | bool | None = None) -> xr.Dataset:
         """Scan on the active Dask client, or on threads. Eager: see :func:`gwas`."""
         computed = self.given is None and not self.options["truncated"]
-        room = budget.Room.of(run.active_client())
+        client = run.active_client()
+        room = budget.Room.of(client)
+        if client is None and self.shape.columns:
+            room = room.beside(budget.krylov_bytes(self.shape.samples, self.shape.columns))
+        matrices = 0
+        if self.store is None and computed:
+            matrices = budget.matrices_held(len(self.contigs), self.shape.groups)
+        to_decompose = room.beside(matrices * 8 * self.shape.samples**2)
         most, streamed = self.shape.fitting_rows(room, kinship=computed)
-        if streamed and self.store is None and run.active_client() is not None:
+        if streamed and self.store is None and client is not None:
             raise MemoryBudgetError(
                 f"the eigenvectors are {self.shape.p_bytes / 1e6:,.0f} MB and a worker has "
                 f"{room.limit / 1e6:,.0f} MB: they must be read piece by piece from a store. Give store= (a path "
@@ -402,7 +415,7 @@ class Prepared:
                 most,
                 streamed,
                 self.shape.groups_per_read(room, most),
-                budget.decompositions_at_once(self.shape.samples, room, run.parallelism()),
+                budget.decompositions_at_once(self.shape.samples, to_decompose, run.parallelism()),
                 Clock(watcher),
                 self.selection,
                 self.filters,

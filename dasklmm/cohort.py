@@ -332,6 +332,12 @@ def _conditioned(cohort: Cohort, variants: Sequence[str], dosage: np.ndarray) ->
     if not called.any(axis=1).all():
         missing = [str(v) for v, some in zip(variants, called.any(axis=1), strict=True) if not some]
         raise CovariateError(f"no analysed sample has a call of {some(missing)}, to condition on.")
+    infinite = np.isinf(own).any(axis=1)
+    if infinite.any():
+        names = [str(v) for v, odd in zip(variants, infinite, strict=True) if odd]
+        raise NotFiniteError(
+            f"{some(names)}, to condition on, has infinite dosages. Set them to missing (NaN), or mend them."
+        )
     mean = np.nansum(own, axis=1) / called.sum(axis=1)
     filled = np.where(called, own, mean[:, None])
     x = np.column_stack([cohort.x, filled.T])
@@ -413,12 +419,12 @@ def _frame_of(phenotypes: Any) -> tuple[pd.DataFrame, str | None]:
         phenotypes = read_table(phenotypes)
         own = str(phenotypes.columns[0]) if path.endswith(".fam") else None
     if isinstance(phenotypes, xr.DataArray):
-        phenotypes = pd.Series(phenotypes.values, index=phenotypes["sample_id"].values, name=phenotypes.name)
+        phenotypes = _frame(phenotypes, "phenotype", PhenotypeError)
     frame = phenotypes.to_frame() if isinstance(phenotypes, pd.Series) else phenotypes
     if not isinstance(frame, pd.DataFrame):
         raise PhenotypeError(
-            f"phenotypes are a {type(phenotypes).__name__}; a path, or a pandas DataFrame or Series indexed "
-            "by sample id is needed."
+            f"phenotypes are a {type(phenotypes).__name__}; a path, a pandas DataFrame or Series indexed by "
+            "sample id, or a DataArray (sample) or (sample, phenotype) with sample_id is needed."
         )
     if not frame.shape[1]:
         raise PhenotypeError("the phenotypes have no column. Give a table with one column or more.")
@@ -460,7 +466,7 @@ def _covariates(covariates: Any) -> pd.DataFrame | None:
         return None
     table = read_table(covariates) if isinstance(covariates, (str, Path)) else covariates
     if isinstance(table, xr.DataArray):
-        table = _frame(table)
+        table = _frame(table, "covariate", CovariateError)
     if isinstance(table, pd.Series):
         table = table.to_frame()
     if not isinstance(table, pd.DataFrame):
@@ -497,14 +503,17 @@ def _column(column: pd.Series, name: str) -> pd.Series:
     )
 
 
-def _frame(array: xr.DataArray) -> pd.DataFrame:
-    """Table of a DataArray (sample, covariate) with sample_id."""
-    if "sample_id" not in array.coords or schema.SAMPLE not in array.dims:
-        raise CovariateError("covariates as a DataArray need the dim sample and the coordinate sample_id.")
+def _frame(array: xr.DataArray, kind: str, error: type[DaskLMMError]) -> pd.DataFrame:
+    """Table of a DataArray (sample) or (sample, covariate or phenotype) with sample_id."""
+    if "sample_id" not in array.coords or schema.SAMPLE not in array.dims or array.ndim > 2:
+        raise error(
+            f"{kind}s as a DataArray have dims {array.dims}; (sample) or (sample, {kind}) with the coordinate "
+            "sample_id are needed."
+        )
     array = array.transpose(schema.SAMPLE, ...)
     values = array.values.reshape(array.sizes[schema.SAMPLE], -1)
     other = [d for d in array.dims if d != schema.SAMPLE]
-    names = array[other[0]].values if other else [array.name or "covariate"]
+    names = array[other[0]].values if other else [array.name or kind]
     return pd.DataFrame(values, index=array["sample_id"].values, columns=[str(n) for n in names])
 
 

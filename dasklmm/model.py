@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -97,6 +98,7 @@ class LinearMixedModel:
         self._fit: NullFit | None = None
         self._search: tuple[Any, ...] = ()
         self._rotation: Any = None
+        self._vectors: str | None = None
         self._intercept = bool(self._data.x is not None and design.has_intercept(self._data.x))
         self.p_path = None if p_path is None else str(p_path)
         self.sample_id: np.ndarray | None = None
@@ -301,10 +303,35 @@ class LinearMixedModel:
 
         Raises
         ------
-        NotFittedError, RankError, ShapeError, DimensionError, StoreError
+        NotFittedError, RankError, ShapeError, DimensionError
             Before anything is read.
+        StoreError
+            Nothing at a path; or `pa` says that it was rotated by other eigenvectors than the model's. On
+            computing: it was written anew since.
         """
-        return associate.test_alternatives(self._test(test), pa, a, dims=dims, partition_size=partition_size)
+        return associate.test_alternatives(
+            self._test(test),
+            pa,
+            a,
+            dims=dims,
+            partition_size=partition_size,
+            check_vectors=self._check_vectors,
+        )
+
+    def _check_vectors(self, given: str) -> None:
+        """Refuse alternatives that were rotated by eigenvectors of another digest than the model's, if known."""
+        if self._vectors is None:
+            with suppress(StoreError):  # a model of rotated data alone, or whose P is gone
+                p = self.rotation
+                self._vectors = (
+                    arrays.eigenvectors_digest(p) if isinstance(p, np.ndarray) else arrays.eigenvectors_of(p)
+                )
+        if self._vectors not in (None, given):
+            raise StoreError(
+                "pa was rotated by other eigenvectors than the model's: by those of another kinship, of other "
+                "samples, or of samples in another order. Rotate the alternatives by the model's own "
+                "(linear_mixed_regression_rows, or project with model.rotation)."
+            )
 
     def fit_alternatives_numpy(self, pa: Any, a: Any = None) -> pd.DataFrame:
         """Test alternatives held in memory, by likelihood ratio. Eager.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,9 +52,10 @@ def kept_gram(kept: Records | Memory, name: str) -> Gram:
     return Gram(found[0], int(found[1]["n_variants"]))
 
 
-def _kept_kinship(kept: Records | Memory, total: str, without: str | None) -> np.ndarray:
-    """Kinship of all contigs, or of all but one."""
-    return lazy_kinship.scaled(kept_gram(kept, total), None if without is None else kept_gram(kept, without))
+def _kept_kinship(kept: Records | Memory, unit: str, total: str, left_out: str | None) -> np.ndarray:
+    """Kinship of all contigs, or of all but the one of a unit."""
+    without = None if left_out is None else kept_gram(kept, f"gram/{unit}")
+    return lazy_kinship.scaled(kept_gram(kept, total), without, left_out)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,17 +116,26 @@ def decompose_kept(
     kept: Records | Memory,
     unit: str,
     total: str,
-    without: str | None,
+    left_out: str | None,
     y: np.ndarray,
     x: np.ndarray,
     rank: int,
     dtype: Any,
 ) -> None:
-    """Leave the rotation of a unit in records: of all contigs, or of all but the one of `without`."""
+    """Leave the rotation of a unit in records: of all contigs, or of all but the one `left_out`."""
+    arrays.StoredArray.release()  # P of the contig before
     budget.return_free_memory()
     budget.check_eigendecomposition(x.shape[0])
-    keep_rotation(kept, unit, decomposed(_kept_kinship(kept, total, without), y, x, rank), dtype)
+    keep_rotation(kept, unit, decomposed(_kept_kinship(kept, unit, total, left_out), y, x, rank), dtype)
     budget.return_free_memory()
+
+
+def release_on_workers() -> None:
+    """Have workers give up every P that they keep, when a run is over. Eager."""
+    client = run.active_client()
+    if client is not None:
+        with suppress(Exception):  # a cluster that is lost keeps nothing
+            client.run(arrays.StoredArray.release, on_error="ignore")
 
 
 def has_rotation(kept: Records | Memory, unit: str, table: np.ndarray) -> bool:

@@ -43,10 +43,12 @@ from dasklmm.rotations import (
     lanes_of,
     operand_of,
     or_why_not,
+    release_on_workers,
     rotated_table,
     total_name,
 )
 from dasklmm.selection import Selection
+from dasklmm.store.arrays import StoredArray
 from dasklmm.store.records import Memory, Records, damaged
 from dasklmm.store.results import fingerprint
 
@@ -205,8 +207,13 @@ class Scan:
     def run(self, kept: Records | Memory) -> xr.Dataset:
         """All steps; what `kept` holds already is not computed again."""
         self._cut(kept)
-        with reporting(run.active_client(), self.cohorts.names, *self._places()) as self.clock.live:
-            return self._run(kept)
+        try:
+            with reporting(run.active_client(), self.cohorts.names, *self._places()) as self.clock.live:
+                done = self._run(kept)
+            release_on_workers()
+            return done
+        finally:
+            StoredArray.release()
 
     def _places(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Contig, position (0: unknown) and id of each variant."""
@@ -395,8 +402,8 @@ class Scan:
         """What `decompose_kept` is told of a unit."""
         group, unit = self.cohorts.groups[g], self._unit(g, i)
         y = np.column_stack([cohort.y for cohort in group])
-        without = f"gram/{unit}" if self.options["loco"] else None
-        return unit, total_name(g), without, y, group[0].x, self.ranks[g], self._dtype_of_p(g)
+        left_out = list(self.contigs)[i] if self.options["loco"] else None
+        return unit, total_name(g), left_out, y, group[0].x, self.ranks[g], self._dtype_of_p(g)
 
     def _dtype_of_p(self, g: int) -> Any:
         # a low-rank inner product is a difference of large terms; float32 would lose 1e-3 of log10 p where
@@ -405,15 +412,17 @@ class Scan:
 
     def _decompose_here(self, kept: Records | Memory, g: int, i: int) -> None:
         """Leave the rotation of a given kinship, or of leading pairs, in `kept`."""
-        unit, _, without, y, x, rank, dtype = self._of_unit(g, i)
+        unit, _, left_out, y, x, rank, dtype = self._of_unit(g, i)
         if self.given is None:
-            others = [part for j, part in enumerate(self.slices) if without is None or j != i]
+            others = [part for j, part in enumerate(self.slices) if left_out is None or j != i]
             pairs = leading_pairs(
                 others,
                 rank,
                 self.options["kinship"],
                 samples=self.cohorts.groups[g][0].columns,
                 dtype=self.dtype,
+                lanes=lanes_of(kept, 1),
+                left_out=left_out,
                 tell=functools.partial(self.clock.tell, "leading pairs"),
             )
             rotation = Rotation(

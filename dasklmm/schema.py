@@ -58,7 +58,8 @@ def as_rows(
     Returns
     -------
     xarray.DataArray
-        Dask-backed, dims in the wanted order, the second dim in one chunk. Nothing is read.
+        Dask-backed, dims in the wanted order, the second dim in one chunk. Nothing is read. In attrs the
+        digest of the eigenvectors that a stored source says it was rotated by.
 
     Raises
     ------
@@ -94,10 +95,12 @@ def as_rows(
             f"{name} has {array.shape[1 - row]} along {dims[1]!r} (shape {tuple(array.shape)}, dims {names}); "
             f"the model has {size}. Give the {name} of the same samples and the same eigenvectors."
         )
+    vectors = arrays.eigenvectors_of(source if isinstance(source, xr.DataArray) else array)
+    attrs = {} if vectors is None else {arrays.EIGENVECTORS: vectors}
     data = _whole_rows(array, row, partition_size, in_pieces)
     if data.dtype.kind in "iu" and data.dtype.itemsize > 1:
         data = data.astype(np.float64)  # int8 are calls, with -1 for missing; wider integers are numbers
-    return xr.DataArray(data, dims=dims, coords=coords, name=name)
+    return xr.DataArray(data, dims=dims, coords=coords, name=name, attrs=attrs)
 
 
 def _dims_of(shape: tuple[int, ...], name: str, dims: tuple[str, str], size: int | None) -> tuple[str, ...]:
@@ -117,6 +120,8 @@ def _dims_of(shape: tuple[int, ...], name: str, dims: tuple[str, str], size: int
 def _whole_rows(array: Any, row: int, partition_size: int | None, in_pieces: bool) -> da.Array:
     """Dask array with rows first, blocks of whole rows."""
     source = (chunk_files(array) if row == 0 else None) or array
+    if isinstance(source, zarr.Array):
+        source = arrays.CheckedRows(source)
     in_pieces = in_pieces and isinstance(source, ChunkFiles) and array.dtype.kind == "f"
     if isinstance(array, da.Array):
         data = array if row == 0 else array.T

@@ -256,3 +256,40 @@ def test_ploidy_goes_with_the_dosages(tmp_path, of):
     given = opened if of == "Dataset" else opened["dosage"]
     found = dasklmm.gwas(given, ds["phenotype"].rename("trait"), loco=False)
     np.testing.assert_allclose(found["effect_allele_frequency"], calls.mean(axis=1))
+
+
+@pytest.mark.parametrize("options", [{}, {"rank": 5, "truncated": True}])
+def test_one_contig_alone_varies(cohort, options):
+    """Leaving it out leaves no kinship, which is said with its name and what to do."""
+    ds, y = cohort
+    contigs = ds["variant_contig"].values
+    calls = np.where((contigs == contigs[-1])[:, None], 1, ds["dosage"].values)
+    flat = ds.assign(dosage=(("variant", "sample"), calls))
+    with pytest.raises(errors.KinshipError, match=rf"outside contig '{contigs[0]}'.*loco=False"):
+        dasklmm.gwas(flat, y, **options)
+
+
+def test_infinite_dosages_to_condition_on(cohort):
+    ds, y = cohort
+    dosages = ds["dosage"].values.astype(np.float32)
+    dosages[5, 3] = np.inf
+    odd = ds.assign(dosage=(("variant", "sample"), dosages))
+    name = str(ds["variant_id"].values[5])
+    with pytest.raises(errors.NotFiniteError, match=f"'{name}', to condition on, has infinite dosages"):
+        dasklmm.gwas(odd, y, loco=False, condition=[name])
+
+
+def test_phenotypes_as_an_array_of_two_dims(cohort):
+    """Each column is a phenotype; what is no table is refused."""
+    ds, y = cohort
+    both = xr.DataArray(
+        np.column_stack([y, y**2]),
+        dims=("sample", "trait"),
+        coords={"sample_id": ("sample", y.index), "trait": ["a", "b"]},
+    )
+    found = dasklmm.gwas(ds, both, loco=False)
+    assert found["phenotype"].values.tolist() == ["a", "b"]
+    np.testing.assert_array_equal(found["beta"][:, 0], dasklmm.gwas(ds, y, loco=False)["beta"])
+    for odd in (both.drop_vars("sample_id"), both.rename(sample="people"), both.expand_dims("time")):
+        with pytest.raises(errors.PhenotypeError, match=r"\(sample\) or \(sample, phenotype\)"):
+            dasklmm.gwas(ds, odd, loco=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ from dasklmm.numerics.records import (
 from dasklmm.numerics.refit_scan import refit_scan_block
 from dasklmm.numerics.scan import scan_block
 from dasklmm.numerics.tails import neg_log10, p_value
+from dasklmm.store.arrays import EIGENVECTORS
 
 TEST_COLUMNS = ("beta", "standard_error", "sigma_sq", "chi_sq", "p_value", "neg_log10_p_value")
 SCAN_COLUMNS = ("n", "effect_allele_frequency", *TEST_COLUMNS)
@@ -167,15 +168,19 @@ def test_alternatives(
     *,
     dims: tuple[str, ...] | None = None,
     partition_size: int | None = None,
+    check_vectors: Callable[[str], None] | None = None,
 ) -> xr.Dataset:
     """Test rotated alternatives at the null's variance ratio. Lazy.
 
-    See :meth:`dasklmm.LinearMixedModel.fit_alternatives` for the arguments and the result.
+    See :meth:`dasklmm.LinearMixedModel.fit_alternatives` for the arguments and the result. `check_vectors` is
+    called with the digest of the eigenvectors that a stored `pa` says it was rotated by.
     """
     r = null.weights.shape[0]
     rows = schema.as_rows(
         pa, "pa", (schema.VARIANT, schema.EIGEN), r, given=dims, partition_size=partition_size, in_pieces=True
     )
+    if check_vectors is not None and EIGENVECTORS in rows.attrs:
+        check_vectors(rows.attrs[EIGENVECTORS])
     plain = None
     if a is not None:
         given = None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psutil
@@ -17,6 +18,7 @@ from dasklmm.numerics.alternatives import TILE_BYTES
 from dasklmm.numerics.genotypes import GRAM_TILE
 from dasklmm.numerics.scan import TILE_VARIANTS, product_rows
 from dasklmm.numerics.spectrum import in_numpy
+from dasklmm.numerics.subspace import BASIS_BLOCKS
 
 # A worker before any data: 200 MB with the libraries loaded, and up to 60 MB of holes that blocks which came
 # and went leave in its heap (measured over 1,000 blocks).
@@ -53,7 +55,7 @@ def rows_per_task(row_bytes: int, multiple: int, rows: int) -> int:
 
 
 def available_memory() -> int:
-    """Bytes this process can still take: what is free, within the control group's limit if it has one."""
+    """Bytes this process can still take: what is free, within its control group's and its worker's limit."""
     free = int(psutil.virtual_memory().available)
     for folder, limit, usage, cache in _CONTROL_GROUPS:
         most = _number_in(f"{folder}/{limit}")
@@ -61,7 +63,20 @@ def available_memory() -> int:
             used = _number_in(f"{folder}/{usage}") or 0
             # files that were read count as used, and are given up when memory is asked for
             free = min(free, most - max(0, used - (_number_in(f"{folder}/memory.stat", cache) or 0)))
+    limit = _worker_limit()
+    if limit is not None:
+        free = min(free, limit - int(psutil.Process().memory_info().rss))
     return max(free, 0)
+
+
+def _worker_limit() -> int | None:
+    """Memory limit of the worker whose task this is; None on no worker, or one without a limit."""
+    if "distributed" not in sys.modules:
+        return None
+    try:
+        return sys.modules["distributed"].get_worker().memory_manager.memory_limit
+    except ValueError:
+        return None
 
 
 # Folder of a control group, of version 2 and 1, and the names of its limit, its usage and its cached files.
@@ -101,11 +116,16 @@ class Room:
         """Bytes for the tasks: what is left of the usable share beside the libraries."""
         return int(self.limit * settings.usable_memory()) - BASE_BYTES
 
+    def beside(self, held: int) -> Room:
+        """What is left where a process holds so many bytes all along."""
+        return replace(self, limit=self.limit - int(held / settings.usable_memory()))
+
     @classmethod
     def of(cls, client: Any) -> Room:
         """Room of the workers of a client's cluster (waiting for one), or of this process where there is none."""
         if client is None:
-            return cls(available_memory() + process_bytes(), os.cpu_count() or 1)
+            # what this process holds beside the libraries is the caller's, and stays
+            return cls(available_memory() + BASE_BYTES, os.cpu_count() or 1)
         # between the death of all workers and their restart there is none, and this machine's memory is not theirs
         while not (workers := client.scheduler_info(n_workers=-1)["workers"].values()):
             run.need_workers(client)
@@ -122,11 +142,6 @@ def return_free_memory() -> None:
     """
     with suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)
-
-
-def process_bytes() -> int:
-    """Bytes that this process holds now."""
-    return int(psutil.Process().memory_info().rss)
 
 
 @dataclass(frozen=True)
@@ -146,6 +161,8 @@ class Shape:
         Values of the variance ratio at which a refit sums inner products; 0 without one.
     columns : int
         Vectors that leading pairs are found with; 0 where they are not.
+    decomposed : bool
+        Whether kinships of the samples are decomposed where the tasks run.
     """
 
     file_samples: int
@@ -158,6 +175,7 @@ class Shape:
     groups: int = 1
     nodes: int = 0
     columns: int = 0
+    decomposed: bool = False
 
     @property
     def p_bytes(self) -> int:
@@ -217,13 +235,15 @@ class Shape:
         free = room.free
         streamed = self.p_bytes > free // 2
 
+        decomposition = rotation_bytes(self.samples) if self.decomposed else 0
+
         def needed(rows: int, streamed: bool = streamed) -> int:
             held = STREAM_BYTES * 2 * room.threads if streamed else self.p_bytes
             scan = held + room.threads * self.scan_bytes(rows)
             before = self.kinship_bytes(rows) if kinship else 0
             if self.columns:
                 before = self.product_bytes(rows)
-            return max(scan, room.threads * before)
+            return max(scan, room.threads * before, decomposition)
 
         rows = TILE_VARIANTS
         if needed(rows) > free:
@@ -232,8 +252,9 @@ class Shape:
                 enough = max(needed(rows, False), 2 * self.p_bytes)
             usable = settings.usable_memory()
             least = (enough + BASE_BYTES) / usable / 1e6 + 1
+            task = "an eigendecomposition" if needed(rows) == decomposition else f"a task of {rows} variants"
             raise MemoryBudgetError(
-                f"a task of {rows} variants needs {needed(rows) / 1e6:,.0f} MB for {self.samples:,} samples and "
+                f"{task} needs {needed(rows) / 1e6:,.0f} MB for {self.samples:,} samples and "
                 f"{self.eigen:,} eigenvectors. A process of {room.limit / 1e6:,.0f} MB has "
                 f"{max(free, 0) / 1e6:,.0f} MB for its {room.threads} tasks: {1 - usable:.0%} are kept free, and "
                 f"{BASE_BYTES / 1e6:,.0f} MB its libraries'. Give each {least:,.0f} MB or more (--workers with "
@@ -270,24 +291,61 @@ def decomposition_bytes(n: int) -> int:
     return (5 if in_numpy(n) else 4) * 8 * n * n
 
 
+def rotation_bytes(n: int) -> int:
+    """Bytes of an eigendecomposition of n samples, and of P that is kept of it."""
+    return decomposition_bytes(n) + 8 * n * n
+
+
 def decompositions_at_once(n: int, room: Room, threads: int) -> int:
     """Eigendecompositions of n samples, each on one of `threads`, that the processes have room for."""
-    fit = room.free // (decomposition_bytes(n) + 8 * n * n)  # and P, kept
+    fit = room.free // rotation_bytes(n)
     return threads if fit >= room.threads else max(1, fit)
 
 
-def check_gram_matrices(n: int, contigs: int) -> None:
-    """Refuse to hold a Gram matrix of every contig where they do not fit.
+def matrices_held(contigs: int, groups: int) -> int:
+    """Gram matrices without a store: of each contig that is left out and of all of them, for each group."""
+    return groups * (contigs + 1 if contigs > 1 else 1)
+
+
+def check_matrices(n: int, matrices: int, groups: int) -> None:
+    """Refuse to hold matrices of n samples, and P of each group, beside a decomposition where they do not fit.
 
     Raises
     ------
     MemoryBudgetError
     """
-    needed, free = (contigs + 1) * 8 * n * n + decomposition_bytes(n), available_memory()
+    needed = (matrices + groups) * 8 * n * n + decomposition_bytes(n)
+    free = available_memory()
     if needed > free:
         raise MemoryBudgetError(
-            f"leaving out {contigs} contigs in turn needs {needed / 1e9:.1f} GB for {n:,} samples, and "
-            f"{free / 1e9:.1f} GB are free. Give store=, where the contigs' matrices are then kept."
+            f"{matrices} matrices of {n:,} samples, P of {groups} group{'s' if groups > 1 else ''} of phenotypes "
+            f"and a decomposition need {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free. Give store=, "
+            "where matrices that are computed are then kept, or scan fewer phenotypes at a time (phenotype=[…])."
+        )
+
+
+def krylov_bytes(n: int, columns: int) -> int:
+    """Bytes that finding leading pairs with `columns` vectors a block holds where it is called from.
+
+    The basis and its image, one of them twice while it grows, six blocks beside them, and the small problem.
+    """
+    basis = min(n, BASIS_BLOCKS * columns)
+    return 8 * (n * (3 * basis + 6 * columns) + 4 * basis * basis)
+
+
+def check_leading_pairs(n: int, columns: int) -> None:
+    """Refuse leading pairs of n samples whose basis does not fit in this process.
+
+    Raises
+    ------
+    MemoryBudgetError
+    """
+    needed, free = krylov_bytes(n, columns), available_memory()
+    if needed > free:
+        raise MemoryBudgetError(
+            f"the leading pairs of {n:,} samples with {columns:,} vectors a block need {needed / 1e9:.1f} GB "
+            f"where they are asked for, and {free / 1e9:.1f} GB are free. Give a lower rank, or ask from a "
+            "machine with more memory."
         )
 
 

@@ -21,7 +21,7 @@ from dasklmm.errors import KinshipError, RankError
 from dasklmm.lazy import blocks, budget, inputs, run
 from dasklmm.lazy import kinship as lazy_kinship
 from dasklmm.numerics import spectrum
-from dasklmm.numerics.subspace import Krylov, Product, gram_product
+from dasklmm.numerics.subspace import OVERSAMPLING, Krylov, Product, gram_product
 from dasklmm.store import arrays
 from dasklmm.store.places import check_place
 from dasklmm.store.results import fingerprint
@@ -83,7 +83,7 @@ def eigendecompose(
     RankError
         `rank` outside 1 … n, or not given for genotypes.
     MemoryBudgetError
-        The decomposition would not fit in memory.
+        The decomposition, or the basis of the leading pairs, would not fit in memory.
     StoreError
         `store` holds something else, cannot be written, or another run writes there. The genotypes changed while
         they were read.
@@ -193,6 +193,8 @@ def leading_pairs(
     dtype: Any = np.float64,
     seed: int = 0,
     tolerance: float = TOLERANCE,
+    lanes: int | None = None,
+    left_out: str | None = None,
     tell: Callable[[int, int], None] | None = None,
 ) -> LeadingPairs:
     """Leading eigenpairs of the kinship of some genotypes, the matrix never formed. Eager.
@@ -202,20 +204,22 @@ def leading_pairs(
     parts : sequence of Dask arrays (variant, sample)
     rank, method, samples, dtype, seed, tolerance
         See :func:`eigendecompose`; `samples` are the columns to use.
+    lanes : int, optional
+        Sums of blocks side by side, on which the last digits depend. Default: as many as threads.
+    left_out : str, optional
+        Contig that `parts` leave out, for the message where none of their variants varies.
     tell : callable (done, most), optional
         Called after each pass; `most` is what is done when the pairs are found, as the passes needed are not
         known before.
     """
     n = parts[0].shape[1] if samples is None else samples.size
+    budget.check_leading_pairs(n, min(n, rank + OVERSAMPLING))
     state = Krylov(n, rank, seed=seed)
     for done in range(1, PASSES + 1):
         start = time.perf_counter()
-        product = _pass(parts, state.next, method, samples, dtype)
+        product = _pass(parts, state.next, method, samples, dtype, lanes or run.parallelism())
         if product.n_variants == 0:
-            raise KinshipError(
-                "no variant varies among the samples, so there is no kinship. Check that the genotypes and "
-                "the samples belong together."
-            )
+            raise lazy_kinship.no_variant(left_out)
         state.extend(product.matrix / product.n_variants)
         s, p, residual = state.pairs()
         found = bool(residual.max() <= tolerance * s[0])
@@ -236,13 +240,16 @@ def leading_pairs(
 
 
 def _pass(
-    parts: Sequence[da.Array], q: np.ndarray, method: str, samples: np.ndarray | None, dtype: Any
+    parts: Sequence[da.Array], q: np.ndarray, method: str, samples: np.ndarray | None, dtype: Any, lanes: int
 ) -> Product:
     call = blocks.delayed_call(_add_product, "kinship-product")
-    columns, shared_q = blocks.shared(samples), blocks.shared(q)
+    client = run.active_client()
+    # within the graph every pass would send it through the scheduler
+    where = q if client is None else client.scatter(q, broadcast=True, hash=False)
+    columns, shared_q = blocks.shared(samples), blocks.shared(where)
     sums = blocks.lanes(
         [block for part in parts for block in blocks.delayed_blocks(part)],
-        run.parallelism(),
+        lanes,
         lambda block, before: call(block, shared_q, method, dtype, columns, before),
     )
     return run.run_blocks([blocks.tree_sum(sums, "kinship-product-sum")])[0]

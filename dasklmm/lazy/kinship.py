@@ -192,14 +192,27 @@ def _told(progress: Callable[[str, int, int], None] | None) -> run.OnDone | None
     return tell
 
 
-def scaled(total: Gram, without: Gram | None = None) -> np.ndarray:
-    """K = Z Z^T / m of a Gram matrix, less some variants; KinshipError where no variant was left."""
+def no_variant(left_out: str | None = None) -> KinshipError:
+    """Error of a kinship of variants none of which varies, those of a contig left out."""
+    if left_out is not None:
+        return KinshipError(
+            f"no variant varies among the samples outside contig {left_out!r}, so there is no kinship with that "
+            "contig left out. Give loco=False (--no-loco), or a kinship from other variants."
+        )
+    return KinshipError(
+        "no variant varies among the samples, so there is no kinship. Check that the genotypes and the "
+        "samples belong together."
+    )
+
+
+def scaled(total: Gram, without: Gram | None = None, left_out: str | None = None) -> np.ndarray:
+    """K = Z Z^T / m of a Gram matrix, less some variants; KinshipError where no variant was left.
+
+    `left_out` is the name of the contig whose variants those are.
+    """
     if without is not None:
         total = total - without
     if total.n_variants == 0:
-        raise KinshipError(
-            "no variant varies among the samples, so there is no kinship. Check that the genotypes and the "
-            "samples belong together."
-        )
+        raise no_variant(left_out)
     # in place where the matrix is this function's own
     return np.divide(total.matrix, total.n_variants, out=None if without is None else total.matrix)

@@ -118,7 +118,8 @@ def project(
         return rotated
     of = functools.partial(rotation_inputs, whole, rows, eigenvectors, columns, mean_impute)
     stored = keep_rows(rotated, store, of, overwrite=overwrite, progress=progress)
-    return rotated.copy(data=da.from_array(stored, name=False, inline_array=True))
+    out = rotated.copy(data=da.from_array(arrays.CheckedRows(stored), name=False, inline_array=True))
+    return out.assign_attrs({arrays.EIGENVECTORS: arrays.eigenvectors_of(stored)})
 
 
 def rotation_inputs(
@@ -128,14 +129,16 @@ def rotation_inputs(
 
     `a` are the alternatives as they were given, `rows` (variant, sample) as they are read.
     """
-    digest = None
+    digest = vectors = None
     if isinstance(p, StoredArray):
-        digest = p.token or fingerprint(p.load())
+        digest, vectors = p.token or fingerprint(p.load()), arrays.eigenvectors_of(p.array)
     elif p is not None:
-        digest = fingerprint(np.asarray(p))
+        p = np.asarray(p)
+        digest, vectors = fingerprint(p), arrays.eigenvectors_digest(p)
     return {
         "version": dasklmm.__version__,
         "p": digest,
+        arrays.EIGENVECTORS: vectors,
         "alternatives": genotype_stamp(a) if isinstance(a, xr.Dataset) else content_digest(rows.data),
         "samples": None if samples is None else fingerprint(samples),
         "mean_impute": mean_impute,
@@ -289,8 +292,9 @@ def write_rows(array: xr.DataArray, path: str | Path, *, overwrite: bool = False
     """Write an array in memory as a Zarr array with its dim names and sample ids. Eager."""
     ids = schema.sample_ids(array)
     attributes = {} if ids is None else {"sample_id": ids.tolist()}
-    path, dims = absolute(path), tuple(str(d) for d in array.dims)
+    path, dims, values = absolute(path), tuple(str(d) for d in array.dims), np.asarray(array.values)
+    attributes[arrays.EIGENVECTORS] = arrays.eigenvectors_digest(values)
     check_place(path)
     with one_writer(f"{path}.work") as still_ours:
         still_ours()
-        return write_array(path, array.values, dims, overwrite=overwrite, attributes=attributes)
+        return write_array(path, values, dims, overwrite=overwrite, attributes=attributes)

@@ -12,7 +12,7 @@ import xarray as xr
 
 from dasklmm import schema
 from dasklmm.errors import NotFiniteError
-from dasklmm.lazy import blocks, budget
+from dasklmm.lazy import blocks, budget, run
 from dasklmm.numerics import spectrum
 from dasklmm.numerics.genotypes import block_statistics, imputed, standardise
 from dasklmm.numerics.records import Spectrum
@@ -62,13 +62,19 @@ def _left_block(z: np.ndarray, *, v: np.ndarray, s: np.ndarray) -> np.ndarray:
 
 
 def _sum_of_products(array: da.Array, transpose: bool) -> Any:
-    call = blocks.delayed_call(_product, "gram")
-    return blocks.tree_sum([call(part, transpose) for part in blocks.delayed_blocks(array)], "gram-sum")
+    call = blocks.delayed_call(_add_product, "gram")
+    sums = blocks.lanes(
+        blocks.delayed_blocks(array),
+        run.parallelism(),
+        lambda block, before: call(block, transpose, before),
+    )
+    return blocks.tree_sum(sums, "gram-sum")
 
 
-def _product(block: np.ndarray, transpose: bool) -> np.ndarray:
+def _add_product(block: np.ndarray, transpose: bool, before: np.ndarray | None) -> np.ndarray:
     block = np.asarray(block, dtype=np.float64)
-    return block.T @ block if transpose else block @ block.T
+    product = block.T @ block if transpose else block @ block.T
+    return product if before is None else np.add(product, before, out=product)
 
 
 def from_genotypes(z: Any, ids: np.ndarray | None, n: int, *, standardize: bool, mean_impute: bool) -> Any:

@@ -17,6 +17,8 @@ from dasklmm.numerics.records import Float
 
 # Columns of a block beyond the pairs that are wanted.
 OVERSAMPLING = 10
+# Basis blocks before a restart from the best pairs.
+BASIS_BLOCKS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +104,7 @@ class Krylov:
     rank: int
     oversampling: int = OVERSAMPLING
     seed: int = 0
-    blocks: int = 8
+    blocks: int = BASIS_BLOCKS
     basis: Float = field(init=False)
     image: Float = field(init=False)
 

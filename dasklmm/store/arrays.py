@@ -18,8 +18,11 @@ from dasklmm.errors import DimensionError, StoreError
 from dasklmm.store.places import absolute, check_place, reach, writing
 from dasklmm.store.publish import differing, published, unchanged
 from dasklmm.store.records import MARK, one_writer, vacant
+from dasklmm.store.results import fingerprint
 
 TOKEN = "token"
+# Attribute of a P: its digest in single precision, by which rotated alternatives are told to be of it.
+EIGENVECTORS = "eigenvectors"
 
 
 def open_array(path: str | Path, name: str = "array") -> zarr.Array:
@@ -91,6 +94,21 @@ def begun_array(path: str | Path, inputs: dict[str, Any], like: da.Array) -> zar
 def finish_array(array: zarr.Array) -> None:
     """Mark an array as wholly written; the token tells it from one written later at its place."""
     array.attrs[TOKEN] = uuid.uuid4().hex
+
+
+def eigenvectors_digest(p: Any) -> str:
+    """Digest of eigenvectors (eigen, sample) as float32, so that it is the same of P in either precision."""
+    rows = max(1, 2**22 // max(1, p.shape[1]))
+    return fingerprint(
+        *(fingerprint(np.asarray(p[i : i + rows], dtype=np.float32)) for i in range(0, p.shape[0], rows))
+    )
+
+
+def eigenvectors_of(array: Any) -> str | None:
+    """Digest of the eigenvectors that a stored array holds, or was rotated by; None where it does not say."""
+    attrs = getattr(array, "attrs", {})
+    made_of = attrs.get("made_of")
+    return attrs.get(EIGENVECTORS) or (made_of.get(EIGENVECTORS) if isinstance(made_of, dict) else None)
 
 
 def write_array(
@@ -175,6 +193,51 @@ def exists(path: str | Path) -> bool:
     return True
 
 
+def token_of(array: Any) -> str | None:
+    """Token of a Zarr array of this package; None of any other array."""
+    return array.attrs.get(TOKEN) if isinstance(array, zarr.Array) else None
+
+
+def check_token(array: zarr.Array, token: str | None) -> None:
+    """Raise StoreError where an array was written anew since its token was read."""
+    if token is None:
+        return
+    try:
+        now = zarr.open_array(array.store, path=array.path, mode="r").attrs.get(TOKEN)
+    except (FileNotFoundError, ValueError):
+        now = None
+    if now != token:
+        raise written_anew(array.path or str(array.store))
+
+
+def written_anew(path: str) -> StoreError:
+    """Error of an array whose token is another than the one it was opened with."""
+    return StoreError(
+        f"the array {path!r} was written anew since this result was built, by another model perhaps. Build the "
+        "result again, and give each model a p_path (and pa_path) of its own."
+    )
+
+
+class CheckedRows:
+    """Zarr array read by slices, each of which is of the array as it was when it was opened.
+
+    The token is looked at after the reading: an array that is written anew loses it first.
+    """
+
+    ndim = 2
+
+    def __init__(self, array: zarr.Array) -> None:
+        self.array, self.shape, self.dtype, self.chunks = array, array.shape, array.dtype, array.chunks
+        self.token = token_of(array)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        """Read a slice; StoreError where the array was written anew."""
+        try:
+            return np.asarray(self.array[index])
+        finally:
+            check_token(self.array, self.token)
+
+
 class StoredArray:
     """Handle of a stored operand: small in a graph, read once by each process and kept.
 
@@ -190,7 +253,7 @@ class StoredArray:
         self.array, self.keep = array, keep
         self.dtype = np.dtype(dtype or array.dtype)
         self.key = uuid.uuid4().hex
-        self.token = array.attrs.get(TOKEN) if isinstance(array, zarr.Array) else None
+        self.token = token_of(array)
 
     def __dask_tokenize__(self) -> str:
         return self.key
@@ -206,25 +269,18 @@ class StoredArray:
         """Shape of the array."""
         return self.array.shape
 
-    def _check_token(self) -> None:
-        if self.token is None:
-            return
-        try:
-            now = zarr.open_array(self.array.store, path=self.array.path, mode="r").attrs.get(TOKEN)
-        except FileNotFoundError:
-            now = None
-        if now != self.token:
-            raise StoreError(
-                f"the array {self.array.path or str(self.array.store)!r} was written anew since this result was "
-                "built, by another model perhaps. Build the result again, and give each model a p_path of its own."
-            )
+    @classmethod
+    def release(cls) -> None:
+        """Give up what this process keeps of all arrays; what is still used is read again."""
+        with cls._lock:
+            cls._kept.clear()
 
     def load(self) -> np.ndarray:
         """The array in memory, read at the first call in this process; read-only."""
         with StoredArray._lock:
             kept = StoredArray._kept
             if self.key not in kept:
-                self._check_token()
+                check_token(self.array, self.token)
                 while len(kept) >= self.keep:  # before the reading: room was counted for `keep` arrays
                     kept.popitem(last=False)
                 value = np.ascontiguousarray(self.array[...], dtype=self.dtype)
@@ -320,7 +376,9 @@ def write_spectrum(
         group = zarr.open_group(target, mode="w", attributes={MARK: "decomposition"})
         for name in pairs.data_vars:
             dims = tuple(str(d) for d in pairs[name].dims)
-            _fill(f"{target}/{name}", np.asarray(pairs[name].values), dims)
+            values = np.asarray(pairs[name].values)
+            attributes = {EIGENVECTORS: eigenvectors_digest(values)} if name == "p" else None
+            _fill(f"{target}/{name}", values, dims, attributes=attributes)
         if "sample_id" in pairs.coords:
             _fill_ids(group, pairs["sample_id"].values, "sample")
         group.attrs["inputs"] = inputs  # last: without it the decomposition is not there

@@ -7,8 +7,10 @@ pass).
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import zarr
 from zarr.storage import LocalStore
 
 from dasklmm.errors import StoreError
+from dasklmm.store.arrays import TOKEN, token_of, written_anew
 
 CHECKSUM_BYTES = 4
 
@@ -33,16 +36,38 @@ class ChunkFiles:
 
     ndim = 2
 
-    def __init__(self, folder: str, shape: tuple[int, int], rows: int, dtype: np.dtype[Any]) -> None:
-        self.folder, self.shape, self.rows, self.dtype = folder, shape, rows, dtype
+    def __init__(
+        self, folder: str, shape: tuple[int, int], rows: int, dtype: np.dtype[Any], token: str | None = None
+    ) -> None:
+        self.folder, self.shape, self.rows, self.dtype, self.token = folder, shape, rows, dtype, token
 
     def __getitem__(self, index: tuple[Any, Any]) -> np.ndarray | ChunkRows:
         wanted, columns = index
         start, stop, step = wanted.indices(self.shape[0])
         rows = ChunkRows(self, start, max(start, stop))
-        if step == 1 and columns == slice(0, self.shape[1], 1):
+        if step == 1 and columns.indices(self.shape[1]) == (0, self.shape[1], 1):
             return rows
         return np.asarray(rows)[::step, columns]
+
+    @contextmanager
+    def as_opened(self) -> Iterator[None]:
+        """Raise StoreError after a reading where the array was written anew: it then loses its token first."""
+        raised = None
+        try:
+            yield
+        except (OSError, StoreError) as error:
+            raised = error
+        if self.token is not None and self._token_now() != self.token:
+            raise written_anew(str(Path(self.folder).parent)) from raised
+        if raised is not None:
+            raise raised
+
+    def _token_now(self) -> str | None:
+        try:
+            text = (Path(self.folder).parent / "zarr.json").read_text(encoding="utf-8")
+            return json.loads(text).get("attributes", {}).get(TOKEN)
+        except (FileNotFoundError, ValueError):
+            return None
 
     def pieces(self, chunk: int, held: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """Rows of one chunk in order, each with its first row's number: parts of `held`, or all read into it.
@@ -101,25 +126,27 @@ class ChunkRows:
         files = self.files
         rows = max(1, PIECE_BYTES // max(1, files.shape[1] * files.dtype.itemsize))
         held = np.empty((min(rows, files.rows), files.shape[1]), files.dtype)
-        for chunk in self._chunks():
-            for row, piece in files.pieces(chunk, held):
-                row += chunk * files.rows
-                wanted = piece[max(0, self.start - row) : max(0, self.stop - row)]
-                if wanted.size:
-                    yield wanted
+        with files.as_opened():
+            for chunk in self._chunks():
+                for row, piece in files.pieces(chunk, held):
+                    row += chunk * files.rows
+                    wanted = piece[max(0, self.start - row) : max(0, self.stop - row)]
+                    if wanted.size:
+                        yield wanted
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         out = np.empty(self.shape, self.dtype)
-        for chunk in self._chunks():
-            first = chunk * self.files.rows
-            begin, end = max(self.start, first), min(self.stop, first + self.files.rows)
-            place = out[begin - self.start : end - self.start]
-            whole = end - begin == self.files.rows
-            held = place if whole else np.empty((self.files.rows, self.shape[1]), self.dtype)
-            for _ in self.files.pieces(chunk, held):
-                pass
-            if not whole:
-                place[...] = held[begin - first : end - first]
+        with self.files.as_opened():
+            for chunk in self._chunks():
+                first = chunk * self.files.rows
+                begin, end = max(self.start, first), min(self.stop, first + self.files.rows)
+                place = out[begin - self.start : end - self.start]
+                whole = end - begin == self.files.rows
+                held = place if whole else np.empty((self.files.rows, self.shape[1]), self.dtype)
+                for _ in self.files.pieces(chunk, held):
+                    pass
+                if not whole:
+                    place[...] = held[begin - first : end - first]
         return out if dtype is None else out.astype(dtype, copy=False)
 
     def _chunks(self) -> range:
@@ -154,4 +181,4 @@ def chunk_files(array: Any) -> ChunkFiles | None:
     if endian != "little" or array.nchunks_initialized < array.nchunks:
         return None
     folder = Path(array.store.root) / array.path / "c"
-    return ChunkFiles(str(folder.absolute()), array.shape, array.chunks[0], array.dtype)
+    return ChunkFiles(str(folder.absolute()), array.shape, array.chunks[0], array.dtype, token_of(array))

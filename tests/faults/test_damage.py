@@ -13,11 +13,12 @@ import fsspec
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 import zarr
 from fault_tools import Cohort, Rows, contents, edit_rows, records_of
 
 import dasklmm
-from dasklmm import errors
+from dasklmm import errors, schema
 from dasklmm.lazy import budget
 from dasklmm.store.genotypes import write_genotypes
 from dasklmm.store.results import open_results, source_stamp
@@ -52,7 +53,7 @@ class Stop(Exception):
 
 
 def interrupted(cohort, store):
-    """Work of a run that was stopped in the tests of the second contig, whose P is there."""
+    """Work of a run that was stopped in the tests of the second contig, whose P is there, and not the third's."""
 
     def stop(name, done, total):
         if "test/00001/000001" in records_of(store):
@@ -65,11 +66,21 @@ def interrupted(cohort, store):
 @every_damage
 @pytest.mark.parametrize(
     "name",
-    ["gram/00001", "gram/total/000", "null/00001", "p/00001/00000", "p/00001/rows", "test/00000/000002"],
+    # the second contig's Gram matrix is not needed again, the third's is
+    [
+        "gram/00001",
+        "gram/00002",
+        "gram/total/000",
+        "null/00001",
+        "p/00001/00000",
+        "p/00001/rows",
+        "test/00000/000002",
+    ],
 )
-def test_damaged_record(cohort, wanted, tmp_path, name, damage):
+def test_damaged_record(cohort, wanted, tmp_path, monkeypatch, name, damage):
     """Faults 5 and 6: a record of the unfinished work is damaged: it is computed anew, the rest is kept."""
     store = tmp_path / "r.zarr"
+    monkeypatch.setattr(budget, "decompositions_at_once", lambda n, room, threads: 1)
     interrupted(cohort, store)
     assert name in records_of(store)
     DAMAGE[damage](f"{store}.work/{name}")
@@ -145,6 +156,58 @@ def test_damaged_p_and_pa(model, problem, tmp_path, name, damage):
 
     with pytest.raises((errors.StoreError, ValueError)):
         read()
+
+
+@pytest.mark.parametrize("form", ["path", "array", "rows", "precision"])
+def test_pa_of_another_model(problem, tmp_path, form):
+    """Fault 10: alternatives rotated by another model's P are refused; by this one's in single precision taken."""
+    one, two = (
+        dasklmm.LinearMixedModel.from_kinship(problem.y, problem.x, k, p_path=path)[0].fit(0.0)
+        for k, path in ((problem.k, None), (problem.k + np.diag(problem.y**2), tmp_path / "p.zarr"))
+    )
+    a = xr.DataArray(problem.a.T, dims=("variant", "sample"))
+    single = dasklmm.project(one.rotation.astype(np.float32), a, store=tmp_path / "single.zarr")
+    if form == "precision":
+        for model, path in ((two, tmp_path / "single.zarr"), (two, single)):
+            with pytest.raises(errors.StoreError, match="other eigenvectors"):
+                model.fit_alternatives(path)
+        want = one.fit_alternatives(one.rotation @ problem.a, dims=("eigen", "variant")).compute()
+        got = one.fit_alternatives(tmp_path / "single.zarr").compute()
+        np.testing.assert_allclose(got["beta"], want["beta"], rtol=1e-3, atol=1e-4)
+        return
+    if form == "rows":
+        dasklmm.linear_mixed_regression_rows(a, two, pa_path=tmp_path / "pa.zarr")
+        pa = tmp_path / "pa.zarr"
+    else:
+        pa = dasklmm.project(tmp_path / "p.zarr", a, store=tmp_path / "pa.zarr")
+    pa = pa if form == "array" else tmp_path / "pa.zarr"
+    two.fit_alternatives(pa)
+    with pytest.raises(errors.StoreError, match="other eigenvectors"):
+        one.fit_alternatives(pa)
+    foreign = zarr.create_array(str(tmp_path / "own.zarr"), data=zarr.open_array(tmp_path / "pa.zarr")[...])
+    one.fit_alternatives(foreign, dims=("variant", "eigen"))  # it says nothing of its P
+
+
+@pytest.mark.parametrize("form", ["pieces", "rows", "zarr", "array"])
+def test_pa_written_anew(problem, tmp_path, monkeypatch, form):
+    """Fault 10: PA replaced under a lazy result is noticed when the result is computed, however it is read."""
+    a = xr.DataArray(problem.a.T, dims=("variant", "sample"))
+    pa = dasklmm.project(problem.p, a, store=tmp_path / "pa.zarr")
+    with monkeypatch.context() as patch:
+        if form == "zarr":
+            patch.setattr(schema, "chunk_files", lambda array: None)
+        source = pa if form == "array" else tmp_path / "pa.zarr"
+        rows = schema.as_rows(source, "pa", ("variant", "eigen"), 60, in_pieces=form == "pieces").data
+    before = rows
+    if form == "pieces":
+        before = rows.map_blocks(lambda block: np.concatenate([piece.copy() for piece in block]), dtype=float)
+    np.testing.assert_allclose(before.compute(), (problem.p @ problem.a).T)
+    dasklmm.project(-problem.p, a, store=tmp_path / "pa.zarr", overwrite=True)
+    with pytest.raises(errors.StoreError, match="written anew"):
+        before.compute()
+    shutil.rmtree(tmp_path / "pa.zarr")
+    with pytest.raises(errors.StoreError, match="written anew"):
+        before.compute()
 
 
 def test_pa_of_other_chunks(model, problem):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
+from collections import Counter
 
 import dask
 import numpy as np
@@ -11,7 +13,7 @@ import threadpoolctl
 from fault_tools import contents, records_of
 
 import dasklmm
-from dasklmm.lazy import blocks
+from dasklmm.lazy import blocks, run
 
 NUMBERS = ["beta", "standard_error", "sigma_sq", "chi_sq", "p_value", "neg_log10_p_value"]
 
@@ -51,42 +53,48 @@ def test_any_chunking(cohort, double, tmp_path, chunks):
 
 
 def test_tasks_run_twice(cohort, wanted, tmp_path, monkeypatch):
-    """Fault 16: every block is worked on and written twice (a straggler and its copy): the same bytes."""
-    from dasklmm import scanning
+    """Fault 16: every task works and writes twice (a straggler and its copy): the same value and bytes."""
+    real, seen = blocks._BlockCall.__call__, Counter()
+    store = tmp_path / "r.zarr"
 
-    real = scanning._keep_block
-    seen = []
+    def state(value):
+        kept = {name: (tmp_path / "r.zarr.work" / name).read_bytes() for name in records_of(store)}
+        return pickle.dumps(value), kept
 
-    def twice(block, kept, name):
-        real(block, kept, name)
-        first = (tmp_path / "r.zarr.work" / name).read_bytes()
-        real(block, kept, name)
-        seen.append((tmp_path / "r.zarr.work" / name).read_bytes() == first)
-        return block
+    def twice(self, *args, **options):
+        first = state(real(self, *args, **options))
+        value = real(self, *args, **options)
+        assert state(value) == first
+        seen[self.__name__] += 1
+        return value
 
-    monkeypatch.setattr(scanning, "_keep_block", twice)
-    cohort.scan(tmp_path / "r.zarr")
-    assert len(seen) == 21
-    assert all(seen)
-    assert contents(tmp_path / "r.zarr") == wanted
+    monkeypatch.setattr(blocks._BlockCall, "__call__", twice)
+    with dask.config.set(scheduler="synchronous"):
+        cohort.scan(store)
+    # each contig: seven blocks, whose Gram matrix is kept; a rotation; seven blocks tested, and kept
+    assert seen == {"kinship": 3 * (7 + 1), "rotate": 3, "_scan_block": 3 * 7, "test": 3 * 7}
+    assert contents(store) == wanted
 
 
-def test_a_stopped_run_resumed_with_other_workers(cohort, wanted, tmp_path):
-    """Fault 16: taken up by a cluster of another size, a run ends with the same bytes."""
+def test_a_stopped_run_resumed_with_other_workers(cohort, tmp_path, monkeypatch):
+    """Fault 16: taken up by a cluster of another size, a run ends with the same bytes, in double precision too."""
 
     class Stop(Exception):
         pass
 
     def stop(stage, done, total):
-        if stage == "kinship":
+        if records_of(tmp_path / "r.zarr", "gram/00000"):
             raise Stop
 
-    with pytest.raises(Stop):
-        cohort.scan(tmp_path / "r.zarr", progress=stop)
-    assert len(records_of(tmp_path / "r.zarr", "gram/0")) < 4
+    with monkeypatch.context() as patch, dask.config.set(scheduler="synchronous"):
+        patch.setattr(run, "parallelism", lambda: 1)  # one lane; four workers have two a contig
+        cohort.scan(tmp_path / "want.zarr", precision="double")
+        with pytest.raises(Stop):
+            cohort.scan(tmp_path / "r.zarr", precision="double", progress=stop)
+    assert len(records_of(tmp_path / "r.zarr", "gram/0")) < 3
     with dasklmm.local_cluster(n_workers=4, memory_limit="700MB") as cluster, cluster.get_client():
-        cohort.scan(tmp_path / "r.zarr")
-    assert contents(tmp_path / "r.zarr") == wanted
+        cohort.scan(tmp_path / "r.zarr", precision="double")
+    assert contents(tmp_path / "r.zarr") == contents(tmp_path / "want.zarr")
 
 
 def test_blas_keeps_to_one_thread_in_tasks():

@@ -83,7 +83,7 @@ def test_a_table_never_meets_the_eigenvectors_of_another_decomposition(cohort, w
 
 @pytest.mark.parametrize("late", ["before", "while"])
 def test_eigenvectors_of_a_task_that_outlived_its_client(cohort, wanted, tmp_path, monkeypatch, late):
-    """It has other signs: found before it is used, its block is computed anew; while it is used, refused."""
+    """Its decomposition has other signs: found before P is used, that is computed anew; while, it is refused."""
     store = tmp_path / "r.zarr"
     monkeypatch.setattr(budget, "STREAM_BYTES", 20_000)  # P has five blocks
     blocks_of = records.Records.write_rows
@@ -91,9 +91,7 @@ def test_eigenvectors_of_a_task_that_outlived_its_client(cohort, wanted, tmp_pat
     def write_late(kept):
         rows = kept.stored_rows("p/00001", fingerprint(kept.read("null/00001")[0]))
         with monkeypatch.context() as patch:
-            patch.setattr(
-                records, "put", lambda path, *parts: None if path.endswith("rows") else put(path, *parts)
-            )
+            patch.setattr(records, "put", lambda path, *parts: path.endswith("rows") or put(path, *parts))
             blocks_of(kept, "p/00001", -rows[...], 20_000, "another")
 
     def stop(name, done, total):

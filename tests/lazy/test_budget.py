@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
 
 import dask.array as da
 import numpy as np
@@ -15,7 +16,9 @@ import dasklmm
 from dasklmm import errors, schema, settings
 from dasklmm.lazy import budget
 from dasklmm.lazy.budget import Room, Shape
+from dasklmm.numerics.subspace import OVERSAMPLING, Krylov
 from dasklmm.readers.dataset import Retried
+from dasklmm.store.arrays import StoredArray
 from dasklmm.store.genotypes import write_genotypes
 
 MB = 10**6
@@ -39,9 +42,10 @@ def test_blocks_are_whole_chunks_within_the_target(row_bytes, multiple, rows):
     limit=st.integers(300 * MB, 10**11),
     threads=st.integers(1, 8),
     kinship=st.booleans(),
+    decomposed=st.booleans(),
 )
-def test_fitting_rows_fit_or_are_refused(samples, eigen, limit, threads, kinship):
-    shape = Shape(samples + 5, samples, min(eigen, samples), 3, 1, 4)
+def test_fitting_rows_fit_or_are_refused(samples, eigen, limit, threads, kinship, decomposed):
+    shape = Shape(samples + 5, samples, min(eigen, samples), 3, 1, 4, decomposed=decomposed)
     room = Room(limit, threads)
     free = limit * settings.usable_memory() - budget.BASE_BYTES
     try:
@@ -50,13 +54,16 @@ def test_fitting_rows_fit_or_are_refused(samples, eigen, limit, threads, kinship
         enough = int(re.search(r"Give each ([\d,]+) MB", str(error))[1].replace(",", ""))
         shape.fitting_rows(Room(enough * MB, threads), kinship)
         tight = min(shape.p_bytes, 2 * budget.STREAM_BYTES * threads) + threads * shape.scan_bytes(256) > free
-        assert tight or kinship
+        assert tight or kinship or decomposed
         return
     held = 2 * budget.STREAM_BYTES * threads if streamed else shape.p_bytes
     assert held + threads * shape.scan_bytes(rows) <= free
     assert streamed == (shape.p_bytes > free // 2)
     if kinship:
         assert threads * shape.kinship_bytes(rows) <= free
+    if decomposed:
+        assert budget.rotation_bytes(samples) <= free
+        assert budget.decompositions_at_once(samples, room, threads) * budget.rotation_bytes(samples) <= free
 
 
 @given(samples=st.integers(10, 50_000), limit=st.integers(200 * MB, 10**11), threads=st.integers(1, 8))
@@ -146,3 +153,101 @@ def test_room_of_a_cluster():
     with dasklmm.local_cluster(n_workers=2, memory_limit="700MB") as cluster, cluster.get_client() as client:
         assert Room.of(client) == Room(700 * MB, 1)
     assert Room.of(None).limit > 0
+
+
+def test_what_the_caller_holds_is_not_room(monkeypatch):
+    """Of this process there is what is free, beside the libraries."""
+    monkeypatch.setattr(budget, "available_memory", lambda: 12 * 10**9)
+    assert Room.of(None).limit == 12 * 10**9 + budget.BASE_BYTES
+
+
+def test_a_task_has_what_its_worker_has():
+    """A decomposition on a worker is checked against the worker's limit, not the machine's memory."""
+    with dasklmm.local_cluster(n_workers=1, memory_limit="700MB") as cluster, cluster.get_client() as client:
+        free = client.submit(budget.available_memory).result()
+    assert 0 < free < 650 * MB
+    assert budget.available_memory() > 700 * MB
+
+
+def test_decompositions_are_in_the_budget(cohort, tmp_path, monkeypatch, no_compute):
+    """With a store they run where the tasks do, and are refused before any with what they need."""
+    ds, y = cohort
+    monkeypatch.setattr(Room, "of", classmethod(lambda cls, client: cls(600 * MB, 1)))
+    monkeypatch.setattr(budget, "decomposition_bytes", lambda n: 300 * MB)
+    with (
+        no_compute(),
+        pytest.raises(errors.MemoryBudgetError, match="an eigendecomposition needs 300 MB for 150"),
+    ):
+        dasklmm.gwas(ds, y, store=tmp_path / "r.zarr")
+    monkeypatch.setattr(Room, "of", classmethod(lambda cls, client: cls(710 * MB, 1)))
+    dasklmm.gwas(ds, y, store=tmp_path / "r.zarr")
+
+
+def kept():
+    return len(StoredArray._kept)
+
+
+@pytest.mark.parametrize("cluster", [False, True])
+def test_p_is_given_up(cohort, tmp_path, monkeypatch, cluster):
+    """No process keeps one when it decomposes the next, nor after the run."""
+    ds, y = cohort
+    seen = []
+    monkeypatch.setattr(budget, "decompositions_at_once", lambda *a: 1)
+    monkeypatch.setattr(budget, "check_eigendecomposition", lambda n: seen.append(kept()))
+    if cluster:
+        with (
+            dasklmm.local_cluster(n_workers=2, memory_limit="700MB") as workers,
+            workers.get_client() as client,
+        ):
+            dasklmm.gwas(ds, y, store=tmp_path / "r.zarr")
+            assert set(client.run(kept).values()) == {0}
+    else:
+        dasklmm.gwas(ds, y, store=tmp_path / "r.zarr")
+        assert seen == [0, 0, 0]  # before any work, and at each contig
+    assert kept() == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "matrices"),
+    [({"loco": False}, 3), ({}, 9), ({"loco": False, "kinship": "given"}, 3)],
+)
+def test_matrices_of_groups_are_counted(cohort, monkeypatch, no_compute, options, matrices):
+    """Without a store: of each contig and in all, for each group, and P; of a given kinship a copy for each."""
+    ds, y = cohort
+    groups = pd.DataFrame({f"t{i}": y["trait"].where(np.arange(150) != i) for i in range(3)})
+    if "kinship" in options:
+        options = {**options, "kinship": dasklmm.kinship(ds).compute()}
+    needed = (matrices + 3) * 8 * 149**2 + budget.decomposition_bytes(149)
+    monkeypatch.setattr(budget, "available_memory", lambda: needed - 1)
+    with (
+        no_compute(),
+        pytest.raises(errors.MemoryBudgetError, match=f"^{matrices} matrices of 149 samples, P of 3"),
+    ):
+        dasklmm.gwas(ds, groups, **options)
+
+
+def test_the_basis_of_leading_pairs_is_counted(cohort, monkeypatch, no_compute):
+    ds, y = cohort
+    monkeypatch.setattr(budget, "available_memory", lambda: budget.krylov_bytes(150, 20) - 1)
+    monkeypatch.setattr(budget, "check_results", lambda *a: None)
+    with (
+        no_compute(),
+        pytest.raises(errors.MemoryBudgetError, match="leading pairs of 150 samples with 20 vectors"),
+    ):
+        dasklmm.gwas(ds, y, rank=10, truncated=True)
+    with no_compute(), pytest.raises(errors.MemoryBudgetError, match="leading pairs of 150 samples"):
+        dasklmm.eigendecompose(ds, rank=10)
+
+
+def test_krylov_bytes_are_held():
+    """What the basis and its image take at most, against what was allocated."""
+    n, columns = 3000, 30
+    k = np.ones(n)
+    state = Krylov(n, columns - OVERSAMPLING)
+    tracemalloc.start()
+    for _ in range(12):
+        state.extend(state.next * k[:, None] * np.arange(1, n + 1)[:, None])
+        state.pairs()
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 0.5 * budget.krylov_bytes(n, columns) < most < budget.krylov_bytes(n, columns)

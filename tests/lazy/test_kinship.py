@@ -11,7 +11,7 @@ import zarr
 
 import dasklmm
 from dasklmm import errors
-from dasklmm.lazy import blocks
+from dasklmm.lazy import blocks, random_effects, run
 from dasklmm.store import arrays
 
 
@@ -153,3 +153,23 @@ def test_kept(cohort, tmp_path):
 def test_kept_without_ids_is_refused(cohort, tmp_path, no_compute):
     with no_compute(), pytest.raises(errors.KinshipError, match="carry no sample ids"):
         dasklmm.kinship(cohort.drop_vars("sample_id"), store=tmp_path / "k.zarr")
+
+
+@pytest.mark.parametrize("shape", [(12, 40), (40, 12)])
+def test_products_of_random_effects_are_summed_in_lanes(monkeypatch, shape):
+    """There are never more n² sums about than threads, however many blocks; the matrix is z z' or z' z."""
+    begun = []
+    real = random_effects._add_product
+
+    def add(block, transpose, before):
+        begun.append(before is None)
+        return real(block, transpose, before)
+
+    monkeypatch.setattr(random_effects, "_add_product", add)
+    monkeypatch.setattr(run, "parallelism", lambda: 2)
+    z = np.random.default_rng(0).standard_normal(shape)
+    transpose = shape[0] > shape[1]
+    lazy = da.from_array(z, chunks=(4, -1) if transpose else (-1, 4))
+    got = random_effects._sum_of_products(lazy, transpose).compute()
+    np.testing.assert_allclose(got, z.T @ z if transpose else z @ z.T)
+    assert (len(begun), sum(begun)) == (10, 2)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dask
 import numpy as np
 import pandas as pd
 import pytest
 
 import dasklmm
 from dasklmm import errors
+from dasklmm.lazy import run
 from dasklmm.numerics.subspace import Krylov
+from dasklmm.store.genotypes import write_genotypes
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +114,43 @@ def test_count_of_the_kinships_variants_is_kept(cohort, phenotype, tmp_path):
     exact = dasklmm.gwas(cohort, phenotype, **{**options, "truncated": False})
     for name in ("variants", "variants_in_kinship", "samples_used"):
         assert got.attrs["counts"][name] == exact.attrs["counts"][name]
+
+
+def test_a_run_taken_up_elsewhere_adds_in_the_same_order(cohort, phenotype, tmp_path, monkeypatch):
+    """Leading pairs in double precision have the same bits with another number of threads."""
+
+    def stop(name, done, total):
+        if name == "test":
+            raise InterruptedError
+
+    options = {"loco": True, "rank": 5, "truncated": True, "precision": "double"}
+    ds = dasklmm.open_genotypes(stored(cohort, tmp_path), chunks=200)
+    monkeypatch.setattr(run, "parallelism", lambda: 1)
+    want = dasklmm.gwas(ds, phenotype, store=tmp_path / "want.zarr", **options)
+    with pytest.raises(InterruptedError):
+        dasklmm.gwas(ds, phenotype, store=tmp_path / "r.zarr", progress=stop, **options)
+    monkeypatch.setattr(run, "parallelism", lambda: 6)
+    got = dasklmm.gwas(ds, phenotype, store=tmp_path / "r.zarr", **options)
+    assert got.attrs["resumed"]["null model"]["computed"] == 2
+    assert got.drop_attrs().identical(want.drop_attrs())
+
+
+def stored(cohort, folder):
+    write_genotypes(cohort, folder / "g.zarr")
+    return folder / "g.zarr"
+
+
+def test_vectors_do_not_go_through_the_graph(cohort, tmp_path):
+    """Each pass would send them to the scheduler, which warns of a large graph."""
+    path = stored(cohort, tmp_path)
+    want = dasklmm.eigendecompose(cohort, rank=20)
+    with (
+        dask.config.set({"distributed.admin.large-graph-warning-threshold": "80kB"}),  # they are 96 kB
+        dasklmm.local_cluster(n_workers=2, memory_limit="700MB") as cluster,
+        cluster.get_client(),
+    ):
+        got = dasklmm.eigendecompose(dasklmm.open_genotypes(path), rank=20)
+    np.testing.assert_allclose(got["s"], want["s"], rtol=1e-6)
 
 
 def test_kept_decomposition_is_reused(cohort, phenotype, tmp_path):
