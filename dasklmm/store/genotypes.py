@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 import zarr
 
+from dasklmm import schema
 from dasklmm.errors import GenotypeFormatError, StoreError
 from dasklmm.numerics.genotypes import GRAM_TILE
 from dasklmm.numerics.scan import TILE_VARIANTS
@@ -131,7 +132,7 @@ def _write(ds: xr.Dataset, dosage: da.Array, target: str, place: str) -> None:
 def _template(ds: xr.Dataset, dosage: da.Array, target: str, rows: int) -> tuple[zarr.Group, zarr.Array]:
     """Group with its coordinates, and the array of dosages with none of its chunks."""
     attributes = {UNFINISHED: True, MARK: "genotypes"}
-    if (ploidy := int(ds.attrs.get("ploidy", 2))) != 2:  # frequencies are by it
+    if (ploidy := schema.ploidy(ds)) != 2:  # frequencies are by it
         attributes["ploidy"] = ploidy
     group = zarr.open_group(target, mode="w", zarr_format=3, attributes=attributes)
     for name in COORDINATES:
