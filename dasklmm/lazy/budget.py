@@ -224,6 +224,29 @@ class Shape:
         tile = min(rows, GRAM_TILE) * self.samples * (3 * self.working_bytes + self.genotype_bytes)
         return rows * self.file_samples * self.genotype_bytes + tile + 5 * 8 * self.samples * self.columns
 
+    def kinship_rows(self, room: Room) -> int:
+        """Variants of a task that adds to a Gram matrix, and that the processes have room for.
+
+        Raises
+        ------
+        MemoryBudgetError
+            Not even a single tile fits; with what is needed and what there is.
+        """
+        rows = TILE_VARIANTS
+        needed = room.threads * self.kinship_bytes(rows)
+        if needed > room.free:
+            least = (needed + BASE_BYTES) / settings.usable_memory() / 1e6 + 1
+            raise MemoryBudgetError(
+                f"a kinship of {self.samples:,} samples needs {needed / 1e6:,.0f} MB, and a process of "
+                f"{room.limit / 1e6:,.0f} MB has {max(room.free, 0) / 1e6:,.0f} MB for its {room.threads} tasks. "
+                f"Give each {least:,.0f} MB or more (--workers with --worker-memory; memory_limit= of "
+                "local_cluster), or fewer threads, or find the leading pairs alone: dasklmm kinship --rank R, "
+                "eigendecompose(genotypes, rank=R)."
+            )
+        while room.threads * self.kinship_bytes(2 * rows) <= room.free and 2 * rows <= MOST_ROWS:
+            rows *= 2
+        return rows
+
     def fitting_rows(self, room: Room, kinship: bool) -> tuple[int, bool]:
         """Variants of a task that the processes have room for, and whether P is streamed.
 

@@ -18,8 +18,9 @@ from dask.delayed import Delayed
 
 from dasklmm import schema
 from dasklmm.errors import KinshipError, OptionError
-from dasklmm.lazy import blocks, inputs, run
+from dasklmm.lazy import blocks, budget, inputs, run
 from dasklmm.numerics.genotypes import Gram, gram
+from dasklmm.readers.dataset import in_blocks_of_at_most
 from dasklmm.store import arrays
 
 logger = logging.getLogger(__name__)
@@ -126,6 +127,8 @@ def kinship(
         Unknown method or precision.
     KinshipError
         On computing: no variant varies. With `store`: the genotypes carry no sample ids.
+    MemoryBudgetError
+        With `store`: a task has no room in a process.
     StoreError
         `store` holds something else, cannot be written, or another run writes there; before any work. The
         genotypes changed while they were read.
@@ -148,7 +151,7 @@ def kinship(
     if ids is not None:
         coords = {"sample_id_0": ("sample_0", ids), "sample_id_1": ("sample_1", ids)}
 
-    def lazily(report: run.Report | None = None) -> Delayed:
+    def lazily(rows: da.Array, report: run.Report | None = None) -> Delayed:
         grams = gram_matrices(rows, method, samples=[None], dtype=dtype, report=report)
         return dask.delayed(scaled)(dask.delayed(operator.itemgetter(0))(grams))
 
@@ -159,14 +162,16 @@ def kinship(
 
     def made() -> xr.DataArray:
         start = time.perf_counter()
-        logger.info("kinship: %d variants in %d blocks, %d samples", rows.shape[0], rows.numblocks[0], n)
-        with run.counted(rows.numblocks[0], _told(progress)) as report:
-            (matrix,) = run.run_blocks([lazily(report)])
+        shape = budget.Shape(n, n, 0, 1, rows.dtype.itemsize, np.dtype(dtype).itemsize)
+        cut = in_blocks_of_at_most(rows, shape.kinship_rows(budget.Room.of(run.active_client())))
+        logger.info("kinship: %d variants in %d blocks, %d samples", cut.shape[0], cut.numblocks[0], n)
+        with run.counted(cut.numblocks[0], _told(progress)) as report:
+            (matrix,) = run.run_blocks([lazily(cut, report)])
         logger.info("kinship: done in %.1f s", time.perf_counter() - start)
         return named(matrix)
 
     if store is None:
-        return named(da.from_delayed(lazily(), (n, n), dtype=np.float64))
+        return named(da.from_delayed(lazily(rows), (n, n), dtype=np.float64))
     if ids is None:
         raise KinshipError(
             "the genotypes carry no sample ids, so a kinship of them that is kept could not be joined to "

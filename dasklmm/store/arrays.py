@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from dasklmm.errors import DimensionError, StoreError
+from dasklmm.errors import DaskLMMError, DimensionError, StoreError
 from dasklmm.store.places import absolute, check_place, reach, writing
 from dasklmm.store.publish import differing, published, unchanged
 from dasklmm.store.records import MARK, one_writer, vacant
@@ -218,6 +218,20 @@ def written_anew(path: str) -> StoreError:
     )
 
 
+def read(array: Any, index: Any = ...) -> np.ndarray:
+    """Values of an array; StoreError where its bytes are not what was written."""
+    try:
+        return np.asarray(array[index])
+    except (DaskLMMError, OSError, MemoryError):
+        raise
+    except Exception as error:  # codecs raise what they like on damaged bytes
+        place = getattr(array, "store_path", None) or getattr(array, "path", "")
+        raise StoreError(
+            f"the array at {str(place).removeprefix('file://')!r} is damaged: it is not what was written "
+            f"({error}). Write it again with overwrite=True (--overwrite)."
+        ) from error
+
+
 class CheckedRows:
     """Zarr array read by slices, each of which is of the array as it was when it was opened.
 
@@ -233,7 +247,7 @@ class CheckedRows:
     def __getitem__(self, index: Any) -> np.ndarray:
         """Read a slice; StoreError where the array was written anew."""
         try:
-            return np.asarray(self.array[index])
+            return read(self.array, index)
         finally:
             check_token(self.array, self.token)
 
@@ -283,7 +297,7 @@ class StoredArray:
                 check_token(self.array, self.token)
                 while len(kept) >= self.keep:  # before the reading: room was counted for `keep` arrays
                     kept.popitem(last=False)
-                value = np.ascontiguousarray(self.array[...], dtype=self.dtype)
+                value = np.ascontiguousarray(read(self.array), dtype=self.dtype)
                 value.setflags(write=False)
                 kept[self.key] = value
             kept.move_to_end(self.key)
@@ -309,7 +323,7 @@ def open_kinship(path: str | Path) -> xr.DataArray:
         )
     ids = _ids(held["sample_id"], path)
     return xr.DataArray(
-        da.from_array(_whole(held["kinship"], path), name=False, inline_array=True),
+        da.from_array(CheckedRows(_whole(held["kinship"], path)), name=False, inline_array=True),
         dims=("sample_0", "sample_1"),
         coords={"sample_id_0": ("sample_0", ids), "sample_id_1": ("sample_1", ids)},
         name="kinship",
@@ -475,11 +489,12 @@ def open_spectrum(path: str | Path) -> xr.Dataset:
             f"the Zarr group at {str(path)!r} holds {sorted(held)}, and no complete decomposition."
         )
     variables: dict[str, Any] = {
-        "p": (("eigen", "sample"), da.from_array(_whole(held["p"], path), name=False, inline_array=True))
+        "p": (
+            ("eigen", "sample"),
+            da.from_array(CheckedRows(_whole(held["p"], path)), name=False, inline_array=True),
+        )
     }
-    variables |= {
-        k: ("eigen", np.asarray(_whole(held[k], path)[...])) for k in ("s", "residual") if k in held
-    }
+    variables |= {k: ("eigen", read(_whole(held[k], path))) for k in ("s", "residual") if k in held}
     coords = {}
     if "sample_id" in held:
         coords["sample_id"] = ("sample", _ids(held["sample_id"], path))

@@ -154,8 +154,19 @@ def test_damaged_p_and_pa(model, problem, tmp_path, name, damage):
             return dasklmm.project(tmp_path / name, problem.a.T, partition_size=7).compute()
         return model.fit_alternatives(tmp_path / name).compute()
 
-    with pytest.raises((errors.StoreError, ValueError)):
+    with pytest.raises(errors.StoreError, match=r"damaged|not whole"):
         read()
+
+
+@every_damage
+@pytest.mark.parametrize(("made", "array"), [("kinship", "kinship"), ("pairs", "p"), ("pairs", "s")])
+def test_damaged_kinship_and_pairs(cohort, tmp_path, made, array, damage):
+    """Faults 5 and 6: what a scan is given of them is what was written, or an error."""
+    store = tmp_path / "kept.zarr"
+    MADE[made](cohort.genotypes(), store)
+    DAMAGE[damage](next(p for p in (store / array / "c").rglob("*") if p.is_file()))
+    with pytest.raises(errors.StoreError, match=r"damaged|not whole"):
+        dasklmm.gwas(cohort.genotypes(), cohort.y, kinship=store, loco=False)
 
 
 @pytest.mark.parametrize("form", ["path", "array", "rows", "precision"])

@@ -251,3 +251,20 @@ def test_krylov_bytes_are_held():
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert 0.5 * budget.krylov_bytes(n, columns) < most < budget.krylov_bytes(n, columns)
+
+
+def test_a_kinship_that_does_not_fit_is_refused_and_one_that_does_is_cut(cohort, tmp_path, monkeypatch):
+    ds, _ = cohort
+    write_genotypes(ds, tmp_path / "g.zarr")
+    opened = dasklmm.open_genotypes(tmp_path / "g.zarr", chunks=ds.sizes["variant"])
+    monkeypatch.setattr(Room, "of", classmethod(lambda cls, client: cls(300 * MB, 8)))
+    monkeypatch.setattr(budget, "BASE_BYTES", 239 * MB)
+    with pytest.raises(errors.MemoryBudgetError, match=r"kinship of 150 samples needs \d+ MB.*--rank R"):
+        dasklmm.kinship(opened, store=tmp_path / "k.zarr")
+    assert not (tmp_path / "k.zarr").exists()
+    read, rows = Retried.__getitem__, []
+    monkeypatch.setattr(Retried, "__getitem__", lambda self, i: [rows.append(i[0]), read(self, i)][1])
+    monkeypatch.setattr(Shape, "kinship_rows", lambda self, room: 256)
+    got = dasklmm.kinship(opened, store=tmp_path / "k.zarr")
+    assert max(part.stop - part.start for part in rows) == 256
+    np.testing.assert_allclose(got, dasklmm.kinship(ds), rtol=1e-12, atol=1e-12)
