@@ -31,14 +31,23 @@ _TOLD_EVERY_SECONDS = 30.0
 
 
 def active_client() -> Any:
-    """The distributed client that Dask would use now, or None; distributed is not imported for it."""
+    """The distributed client that Dask would use now, or None; distributed is not imported for it.
+
+    Raises
+    ------
+    ClusterError
+        That client is closed.
+    """
     chosen = dask.config.get("scheduler", None)
     if "distributed" not in sys.modules or chosen not in (None, "distributed", "dask.distributed"):
         return None
     try:
-        return sys.modules["distributed"].get_client()
+        client = sys.modules["distributed"].get_client()
     except ValueError:
         return None
+    if client.scheduler is None:  # one that was closed, or gave up on its scheduler
+        raise _lost("its client is closed")
+    return client
 
 
 def parallelism() -> int:
@@ -248,7 +257,11 @@ def _cluster_errors() -> Iterator[None]:
             "kept. Blocks of another size are another run's: they begin anew, with --overwrite or overwrite=True."
         ) from error
     except (CancelledError, CommClosedError) as error:
-        raise ClusterError(
-            f"the cluster was lost ({type(error).__name__}). Start another and run the same command again: with "
-            "a store, what is finished is kept."
-        ) from error
+        raise _lost(type(error).__name__) from error
+
+
+def _lost(reason: str) -> ClusterError:
+    return ClusterError(
+        f"the cluster was lost ({reason}). Start another and run the same command again: with a store, what is "
+        "finished is kept."
+    )

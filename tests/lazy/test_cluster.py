@@ -158,3 +158,13 @@ def test_progress_of_sums(client, cohort, tmp_path):
     assert seen[-1] == ("kinship", 19, 19)
     assert [done for _, done, _ in seen] == sorted({done for _, done, _ in seen})
     assert len(seen) > 5  # words of a worker may come after the end
+
+
+def test_a_closed_client_is_said():
+    """One that gave up on its scheduler, and is still the current one."""
+    ds = dasklmm.simulate(40, 60, n_contigs=2, seed=1)
+    with dasklmm.local_cluster(n_workers=1) as cluster:
+        client = cluster.get_client()
+        client.close()
+    with client.as_current(), pytest.raises(errors.ClusterError, match="its client is closed"):
+        dasklmm.gwas(ds, ds["phenotype"].rename("trait"), loco=False)
