@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from dasklmm.interruptions import hush_clusters
+from dasklmm.interruptions import clusters_heard, hush_clusters
 
 # Dask and the clusters are imported when one is asked for: --help answers at once.
 
@@ -134,6 +134,7 @@ def client_of(cluster: Cluster, read: str | None = None, write: str | None = Non
 
     settings.check()  # before there is a cluster
     with ExitStack() as stack:
+        stack.enter_context(clusters_heard())
         for log in map(logging.getLogger, ("distributed.client", "tornado.application", "asyncio")):
             log.addFilter(_is_not_loss)
             stack.callback(log.removeFilter, _is_not_loss)

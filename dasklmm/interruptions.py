@@ -20,10 +20,24 @@ class Terminated(KeyboardInterrupt):
         self.number = number
 
 
+_CLUSTERS = ("distributed", "distributed.client", "tornado.application")
+
+
 def hush_clusters() -> None:
     """Let a cluster that ends in the middle of tasks do so in silence: the run's own error is what counts."""
-    for name in ("distributed", "distributed.client", "tornado.application"):
+    for name in _CLUSTERS:
         logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+@contextmanager
+def clusters_heard() -> Iterator[None]:
+    """Have clusters be heard again after the block, in which they may be hushed."""
+    levels = {name: logging.getLogger(name).level for name in _CLUSTERS}
+    try:
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 @contextmanager

@@ -56,7 +56,7 @@ def test_what_was_found_of_several_phenotypes(cohort):
 
 def test_options_without_effect_are_refused(cohort):
     scan = ["gwas", cohort / "g.zarr", "--pheno", cohort / "y.tsv", "--out", cohort / "none"]
-    assert "--worker-timeout are for --gateway" in run(*scan, "--worker-timeout", 5, code=2)
+    assert "--worker-timeout is for --gateway and --scheduler" in run(*scan, "--worker-timeout", 5, code=2)
     assert "--window is for --region" in run("plot", cohort / "both", "--window", 5, code=2)
     asked = ["export", cohort / "both", "--format", "tsv", "--genome-assembly", "GRCh38"]
     assert "--genome-assembly is for --format ssf" in run(*asked, code=2)

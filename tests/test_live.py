@@ -349,6 +349,7 @@ def test_a_small_table_is_escaped():
     page = html.table(EVIL, {EVIL: EVIL}, EVIL)
     assert "<script" not in page
     assert page.count(escape(EVIL)) == 4  # title, name, value, note
+    assert "a_<wbr>long_<wbr>name" in html.table("t", {"a_long_name": "1"})  # leaves a narrow cell room
 
 
 def test_reprs_as_text_and_html(cohort):
@@ -365,9 +366,6 @@ def test_reprs_as_text_and_html(cohort):
     found = dasklmm.summary(results)
     assert f"results of {EVIL}: 1,500 variants" in repr(found)
     assert "<script" not in found._repr_html_()
-    assert (
-        "samples_<wbr>with_<wbr>phenotype" in found._repr_html_()
-    )  # a narrow cell leaves room for the values
     assert f"{results.attrs['lambda_gc']:.3f}" in found._repr_html_()
 
 
@@ -391,5 +389,5 @@ def test_a_summary_says_what_was_found(cohort):
     h_sq = one.attrs["null"][0]["h_sq"]
     line = f"7 up: 80 samples, h_sq {h_sq:.4f}, lambda_GC {one.attrs['lambda_gc']:.3f}, {count} variant"
     assert f"\n  {line}" in repr(found)
-    assert "<th style='text-align:left;font-weight:normal;opacity:.75'>7 up</th>" in found._repr_html_()
+    assert ">7 up</th>" in found._repr_html_()
     assert "flat: phenotype 'flat' is constant" in repr(found)

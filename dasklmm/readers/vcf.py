@@ -125,6 +125,7 @@ def convert_vcf(
         raise OptionError("no VCF is given; one at least is needed.")
     if workers < 0:
         raise OptionError(f"workers is {workers}; it needs to be 0 or more.")
+    vcf = _bio2zarr()
     for path in files:
         if not path.is_file():
             raise GenotypeFormatError(f"there is no VCF at {str(path)!r}.")
@@ -136,7 +137,6 @@ def convert_vcf(
             raise StoreError(
                 f"{str(out)!r} holds something that is no VCF-Zarr, which is never replaced. Give another path."
             )
-    vcf = _bio2zarr()
     named = ", ".join(str(p) for p in files)
     partial = out.with_name(f"{out.name}.{uuid.uuid4().hex}.partial")
     try:

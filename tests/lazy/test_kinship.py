@@ -129,6 +129,7 @@ def test_kept(cohort, tmp_path):
     """Equal genotypes and options open what is there; others are refused; what was not finished is made anew."""
     place, seen = tmp_path / "k.zarr", []
     made = dasklmm.kinship(cohort, store=place, progress=lambda *said: seen.append(said))
+    values = made.values
     assert seen == [("kinship", done, 6) for done in range(1, 7)]
     np.testing.assert_array_equal(made.values, dasklmm.kinship(cohort).values)
     xr.testing.assert_identical(made["sample_id_0"], dasklmm.kinship(cohort)["sample_id_0"])
@@ -147,7 +148,9 @@ def test_kept(cohort, tmp_path):
     dasklmm.kinship(cohort, "grm", store=place, overwrite=True)
     np.testing.assert_array_equal(arrays.open_kinship(place).values, dasklmm.kinship(cohort, "grm").values)
     zarr.open_group(place, mode="a").attrs.pop("whole")
-    np.testing.assert_array_equal(dasklmm.kinship(cohort, store=place).values, made.values)
+    np.testing.assert_array_equal(dasklmm.kinship(cohort, store=place).values, values)
+    with pytest.raises(errors.StoreError, match="written anew"):
+        made.compute()  # of the store that was replaced
 
 
 def test_kept_without_ids_is_refused(cohort, tmp_path, no_compute):
