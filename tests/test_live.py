@@ -241,6 +241,9 @@ def test_a_page_closed_as_it_opens_is_not_told(client):
         raise AssertionError
 
     log, kept = logging.getLogger("tornado.application"), Kept()
+    before = log.level, log.disabled  # other tests of this process may have hushed it
+    log.setLevel(logging.ERROR)
+    log.disabled = False
     log.addHandler(kept)
     try:
         for name, what in (("closed", lambda: closed.session), ("other", failing)):
@@ -251,6 +254,8 @@ def test_a_page_closed_as_it_opens_is_not_told(client):
         log.error("plain")
     finally:
         log.removeHandler(kept)
+        log.setLevel(before[0])
+        log.disabled = before[1]
     assert told == ["uncaught: other", "plain"]
 
 
