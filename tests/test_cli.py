@@ -317,7 +317,7 @@ def test_cluster_of_no_workers_is_refused():
 
 @pytest.mark.parametrize("limit", ["lots", "1MB", -5, [1]])
 def test_workers_without_room_are_refused(limit):
-    with pytest.raises(OptionError, match="260 MB or more"):
+    with pytest.raises(OptionError, match="320 MB or more"):
         dasklmm.local_cluster(n_workers=1, memory_limit=limit)
     with pytest.raises(OptionError, match="of 1000000 workers is a share of 0 MB"):
         dasklmm.local_cluster(n_workers=1_000_000)

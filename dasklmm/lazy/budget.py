@@ -20,9 +20,9 @@ from dasklmm.numerics.scan import TILE_VARIANTS, product_rows
 from dasklmm.numerics.spectrum import in_numpy
 from dasklmm.numerics.subspace import BASIS_BLOCKS
 
-# A worker before any data: 200 MB with the libraries loaded, and up to 60 MB of holes that blocks which came
-# and went leave in its heap (measured over 1,000 blocks).
-BASE_BYTES = 260 * 10**6
+# A worker before any data: 200 MB with the libraries loaded, and up to 120 MB of holes that blocks which came
+# and went leave in its heap (measured over 1,000 blocks; 60 MB on a slower machine).
+BASE_BYTES = 320 * 10**6
 
 # P that does not fit is read in pieces of this size.
 STREAM_BYTES = 32 * 1024**2

@@ -95,10 +95,10 @@ def test_peak_below_the_projection(tmp_path):
 
 
 def test_samples_that_cannot_fit_are_refused(tmp_path, no_compute):
-    """Fault 11: a task that cannot fit a worker of 300 MB is refused before anything runs."""
+    """Fault 11: a task that cannot fit a worker of 400 MB is refused before anything runs."""
     ds, y = made(4000, 3000)
     with (
-        dasklmm.local_cluster(n_workers=1, memory_limit="300MB") as cluster,
+        dasklmm.local_cluster(n_workers=1, memory_limit="400MB") as cluster,
         cluster.get_client(),
         pytest.raises(errors.MemoryBudgetError, match=r"needs [\d,]+ MB for 3,000 samples"),
     ):

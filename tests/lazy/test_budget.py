@@ -179,7 +179,7 @@ def test_decompositions_are_in_the_budget(cohort, tmp_path, monkeypatch, no_comp
         pytest.raises(errors.MemoryBudgetError, match="an eigendecomposition needs 300 MB for 150"),
     ):
         dasklmm.gwas(ds, y, store=tmp_path / "r.zarr")
-    monkeypatch.setattr(Room, "of", classmethod(lambda cls, client: cls(710 * MB, 1)))
+    monkeypatch.setattr(Room, "of", classmethod(lambda cls, client: cls(790 * MB, 1)))
     dasklmm.gwas(ds, y, store=tmp_path / "r.zarr")
 
 
