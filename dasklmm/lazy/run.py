@@ -36,7 +36,7 @@ def active_client() -> Any:
     Raises
     ------
     ClusterError
-        That client is closed.
+        That client is closed, or has lost its scheduler.
     """
     chosen = dask.config.get("scheduler", None)
     if "distributed" not in sys.modules or chosen not in (None, "distributed", "dask.distributed"):
@@ -45,8 +45,7 @@ def active_client() -> Any:
         client = sys.modules["distributed"].get_client()
     except ValueError:
         return None
-    if client.scheduler is None:  # one that was closed, or gave up on its scheduler
-        raise _lost("its client is closed")
+    _need_connection(client)
     return client
 
 
@@ -88,7 +87,7 @@ def workers_there(
             time.sleep(_PAUSE_SECONDS)
     finally:
         if work is not None:
-            work.cancel()
+            _cancel(client, [work])
 
 
 def need_workers(
@@ -102,8 +101,11 @@ def need_workers(
         None comes in time, or the scheduler is gone.
     """
     with _cluster_errors():
-        if workers_there(client, 1, timeout, tell):
-            return
+        try:
+            if workers_there(client, 1, timeout, tell):
+                return
+        except OSError as error:  # what distributed raises where nobody answers
+            raise _lost(str(error)) from error
     raise ClusterError(
         f"the scheduler at {client.scheduler.address!r} has no workers, and none came in {timeout:g} s. Start "
         "some (dask worker ADDRESS, or cluster.scale), or look into the logs of those that were asked for. Where "
@@ -136,6 +138,7 @@ def run_blocks(
             out: list[Any] = [None] * total
             finished_ones = as_completed(futures, with_results=True, raise_errors=False)
             try:
+                _need_connection(client)
                 for done, (future, result) in enumerate(finished_ones, 1):
                     if future.status != "finished":
                         future.result()
@@ -148,7 +151,7 @@ def run_blocks(
             except (
                 BaseException
             ):  # an interruption too: a notebook's traceback keeps the futures, which go on
-                client.cancel(futures)
+                _cancel(client, futures)
                 raise
             return out
     wanted = {part.key: i for i, part in enumerate(parts)}
@@ -236,7 +239,26 @@ def call(label: str, function: Callable[..., Any], *arguments: Any) -> Any:
     need_workers(client)
     with _cluster_errors():
         key = f"{label}-{uuid.uuid4()}"
-        return client.submit(function, *arguments, pure=False, key=key).result()
+        future = client.submit(function, *arguments, pure=False, key=key)
+        _need_connection(client)
+        return future.result()
+
+
+def _need_connection(client: Any) -> None:
+    """Refuse a client that is closed or lost its scheduler; asked again once futures are made, before the wait.
+
+    distributed cancels the futures that there are when it finds the scheduler gone, and says so in `status` before
+    it does: those that are made later, while it tries to connect again, are never cancelled nor done.
+    """
+    if client.status != "running":
+        raise _lost(f"its client is {client.status}")
+
+
+def _cancel(client: Any, futures: Sequence[Any]) -> None:
+    from distributed.client import ClosedClientError
+
+    with suppress(ClosedClientError):  # it gave up on its scheduler: nothing is left to cancel
+        client.cancel(futures)
 
 
 @contextmanager

@@ -8,6 +8,8 @@ import signal
 import time
 
 import pytest
+from dask import delayed
+from distributed import Client
 from fault_tools import (
     DeadlyRows,
     Rows,
@@ -24,6 +26,7 @@ from fault_tools import (
 
 import dasklmm
 from dasklmm import errors
+from dasklmm.lazy import run
 from dasklmm.store.results import open_results
 
 # A record that is there when a stage begins or is under way, and the name of its tasks
@@ -130,6 +133,26 @@ def test_scheduler_killed(cohort, wanted, tmp_path, record):
     assert resumed["test"] == {"kept": kept["test"], "computed": 21 - kept["test"]}
     assert grams >= 1
     assert contents(store) == wanted
+
+
+@pytest.mark.parametrize("when", ["before the call", "blocks made", "task made"])
+def test_scheduler_killed_between_two_stages(tmp_path, monkeypatch, when):
+    """Fault 2: futures made while the client tries to connect again would be waited for without end."""
+    with Scheduler(tmp_path) as cluster, Client(cluster.address, timeout=5) as client:
+
+        def kill(*_):
+            cluster.scheduler.kill()
+            wait_until(lambda: client.status != "running")
+
+        if when == "before the call":
+            client.wait_for_workers(1)
+            kill()
+        else:
+            monkeypatch.setattr(run, "need_workers", kill)
+        with pytest.raises(
+            errors.ClusterError, match=r"lost \(its client is connecting\).*same command again"
+        ):
+            run.call("one", int) if when == "task made" else run.run_blocks([delayed(int)(3)])
 
 
 def test_client_killed(cohort, wanted, tmp_path):
