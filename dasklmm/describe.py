@@ -18,7 +18,7 @@ from dasklmm.numerics import html
 from dasklmm.readers.genotypes import FILES
 from dasklmm.readers.netcdf import SUFFIXES
 from dasklmm.store.arrays import open_kinship_or_spectrum
-from dasklmm.store.results import open_results
+from dasklmm.store.results import NAME, open_results, work_of
 from dasklmm.versions import versions
 from dasklmm.wording import count_name, counted, listed, notes
 
@@ -34,12 +34,12 @@ def describe(path: str | None) -> Iterator[str]:
     if path is None:
         yield from (f"{name} {version}" for name, version in versions().items())
         return
-    if (Path(path) / "results.zarr").exists():
-        yield from _results(open_results(path))
+    if any((Path(path) / name).exists() for name in (NAME, work_of(NAME))):
+        yield from _results(_any_results(path))
         return
     if (Path(path) / "genotypes.zarr").exists():
         path = str(Path(path) / "genotypes.zarr")
-    for opened, told in ((open_results, _results), (open_kinship_or_spectrum, _kinship)):
+    for opened, told in ((_any_results, _results), (open_kinship_or_spectrum, _kinship)):
         try:
             found = opened(path)
         except (StoreError, KinshipError, ValueError):
@@ -54,6 +54,10 @@ def describe(path: str | None) -> Iterator[str]:
             yield f"  {name}: {column.dtype}, {int(column.isna().sum()):,} missing"
         return
     yield from _genotypes(dasklmm.open_genotypes(path))
+
+
+def _any_results(path: str) -> xr.Dataset:
+    return open_results(path, allow_incomplete=True)
 
 
 class Summary:
@@ -106,6 +110,9 @@ def summary(results: xr.Dataset) -> Summary:
 
 def _results(results: xr.Dataset) -> Iterator[str]:
     attrs = results.attrs
+    if "incomplete" in attrs:
+        yield from _incomplete(results)
+        return
     if "phenotypes" in attrs:
         several = counted(results.sizes["phenotype"], "phenotype")
         yield f"results of {several}: {counted(results.sizes['variant'], 'variant')}"
@@ -123,6 +130,20 @@ def _results(results: xr.Dataset) -> Iterator[str]:
         yield f"  strongest: {line.strip()}"
     for name, count in attrs["counts"].items():
         yield f"  {count_name(name)}: {count:,}"
+
+
+def _incomplete(results: xr.Dataset) -> Iterator[str]:
+    attrs, state = results.attrs, results.attrs["incomplete"]
+    yield f"incomplete results of {listed(np.atleast_1d(attrs['phenotype']))}"
+    if "gone" in state:
+        yield f"  gone or damaged: {listed(state['gone']) if state['gone'] else 'the list of what there was'}"
+        yield "  run the scan again with --overwrite"
+        return
+    yield (
+        f"  done: {state['blocks_done']:,} of {counted(state['blocks'], 'block')} of tests, "
+        f"{state['variants_done']:,} of {counted(state['variants'], 'variant')}"
+    )
+    yield "  the command that began it goes on from here"
 
 
 def each_phenotype(results: xr.Dataset) -> Iterator[str]:

@@ -68,6 +68,7 @@ def write_tsv(results: xr.Dataset, path: str | Path) -> None:
     >>> from dasklmm.export import write_tsv
     >>> write_tsv(results, "results.tsv.gz")
     """
+    check_complete(results)
     columns = _columns(results)
     with whole_file(Path(path)) as write:
         write("\t".join(name for name, _, _ in columns) + "\n")
@@ -247,6 +248,15 @@ def check_one_phenotype(results: xr.Dataset) -> None:
         raise OptionError(
             f"the results hold {results.sizes['phenotype']} phenotypes; one is needed. Give "
             "dasklmm.phenotype_results(results, name)."
+        )
+
+
+def check_complete(results: xr.Dataset) -> None:
+    """Raise OptionError where results are of an unfinished run, or damaged: they are to be looked at alone."""
+    if "incomplete" in results.attrs:
+        raise OptionError(
+            "the results are incomplete (opened with allow_incomplete=True): they are to be looked at, not passed "
+            "on. Finish the run by the same command (damaged results: with --overwrite), and open its results."
         )
 
 

@@ -20,6 +20,7 @@ from dasklmm.errors import MissingExtraError, OptionError, StoreError
 from dasklmm.export import (
     ROWS,
     UNDERFLOW,
+    check_complete,
     check_one_phenotype,
     contigs,
     floats,
@@ -86,7 +87,7 @@ def write_format(
     Raises
     ------
     OptionError
-        An unknown format, or results of several phenotypes.
+        An unknown format, results of several phenotypes, or incomplete ones.
     MissingExtraError
         "parquet" without pyarrow.
     StoreError
@@ -123,6 +124,7 @@ def write_format(
     """
     check_formats([name])
     check_one_phenotype(results)
+    check_complete(results)
     path = Path(directory) / FORMATS[name]
     if name == "tsv":
         write_tsv(results, path)

@@ -19,6 +19,7 @@ from dasklmm.store.results import (
     fingerprint,
     open_results,
     unfinished,
+    work_of,
     write_results,
 )
 
@@ -29,7 +30,7 @@ def run_kept(scan: Scan, store: str, resume: bool, overwrite: bool) -> xr.Datase
     found = differences(store, inputs)
     if found is None or overwrite:
         vacant(store, overwrite or unfinished(store), "results")
-    work = _work_of(store)
+    work = work_of(store)
     if found == [] and resume and not overwrite and not present(work):
         return open_results(store)  # also where nothing can be written
     with one_writer(work) as still_ours:
@@ -44,13 +45,9 @@ def run_kept(scan: Scan, store: str, resume: bool, overwrite: bool) -> xr.Datase
     return done
 
 
-def _work_of(store: str) -> str:
-    return f"{store}.work"
-
-
 def unfinished_work(store: str) -> bool:
     """Whether a run into this store left work that the same run takes up."""
-    return get(f"{_work_of(store)}/inputs.json") is not None
+    return get(f"{work_of(store)}/inputs.json") is not None
 
 
 def _drop(work: str) -> None:

@@ -17,7 +17,7 @@ import xarray as xr
 from dasklmm.association import phenotype_results
 from dasklmm.clumps import INDEX_P_VALUE, clump
 from dasklmm.errors import MissingExtraError, StoreError
-from dasklmm.export import directories, summary, top_hits, write_tsv
+from dasklmm.export import check_complete, directories, summary, top_hits, write_tsv
 from dasklmm.formats_out import FORMATS, check_formats, check_parquet, is_our_parquet, write_format
 from dasklmm.plots import save_plots
 from dasklmm.report import write_report
@@ -120,6 +120,7 @@ def write_outputs(
     dict
         Name → path of what was written. Without matplotlib there are no plots, and the report says so.
     """
+    check_complete(results)
     check_outputs(
         directory, results.attrs.get("phenotype", ()) if "phenotypes" in results.attrs else (), formats
     )

@@ -15,7 +15,7 @@ import xarray as xr
 
 from dasklmm import wording
 from dasklmm.errors import MissingExtraError, OptionError
-from dasklmm.export import GENOME_WIDE, WINDOW, summary
+from dasklmm.export import GENOME_WIDE, WINDOW, check_complete, summary
 from dasklmm.numerics.clumping import SECONDARY_P_VALUE
 from dasklmm.plots import manhattan, qq
 from dasklmm.plots.drawing import file_content
@@ -155,7 +155,7 @@ def write_report(
     Raises
     ------
     OptionError
-        `hits` is not such a table.
+        `hits` is not such a table, or the results are incomplete.
 
     Notes
     -----
@@ -171,6 +171,7 @@ def write_report(
     >>> from dasklmm.report import write_report
     >>> write_report(results, "report.html")
     """
+    check_complete(results)
     path = Path(path)
     partial = path.with_name(f"{path.name}.partial")
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -51,6 +51,7 @@ from dasklmm.selection import Selection
 from dasklmm.store.arrays import StoredArray
 from dasklmm.store.records import Memory, Records, damaged
 from dasklmm.store.results import fingerprint
+from dasklmm.store.unfinished import keep_layout, test_block
 
 logger = logging.getLogger(__name__)
 
@@ -207,6 +208,8 @@ class Scan:
     def run(self, kept: Records | Memory) -> xr.Dataset:
         """All steps; what `kept` holds already is not computed again."""
         self._cut(kept)
+        if isinstance(kept, Records):
+            self._lay_out(kept)
         try:
             with reporting(run.active_client(), self.cohorts.names, *self._places()) as self.clock.live:
                 done = self._run(kept)
@@ -214,6 +217,20 @@ class Scan:
             return done
         finally:
             StoredArray.release()
+
+    def _lay_out(self, kept: Records) -> None:
+        """Leave what the blocks of tests will be of, so that those that are done can be looked at."""
+        unit = np.full(self.rows.shape[0], -1)
+        for i, index in enumerate(self.indexes):
+            unit[index] = i
+        coords = self._coords()
+        chosen = slice(None) if self.chosen is None else self.chosen
+        lengths = [
+            part.chunks[0] if index.size else ()
+            for part, index in zip(self.to_scan, self.indexes, strict=True)
+        ]
+        empty = np.empty((0, len(self.cohorts.names), len(self.columns) + 1))
+        keep_layout(kept, self._table(empty, {}), coords, unit[chosen], lengths, STATUS_LABELS)
 
     def _places(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Contig, position (0: unknown) and id of each variant."""
@@ -441,7 +458,7 @@ class Scan:
         return int(self.to_scan[i].numblocks[0]) if self.indexes[i].size else 0
 
     def _tests(self, i: int) -> list[str]:
-        return [f"test/{i:05d}/{j:06d}" for j in range(self._n_blocks(i))]
+        return [test_block(i, j) for j in range(self._n_blocks(i))]
 
     def _test(self, kept: Records | Memory, i: int, nulls: list[list[Null | str]]) -> np.ndarray:
         """Tests of the variants of contig i, (variant, phenotype with a null model, column)."""
@@ -480,7 +497,8 @@ class Scan:
             lazy_blocks = blocks.delayed_blocks(lazily)
             keep = blocks.delayed_call(_keep_block, label)
             where = kept if isinstance(kept, Records) else None
-            parts = [keep(lazy_blocks[j], where, names[j]) for j in wanted]
+            of = [self.cohorts.names.index(name) for name in tested]
+            parts = [keep(lazy_blocks[j], where, names[j], of) for j in wanted]
             before = self.tested + len(names) - len(wanted)
             self.clock.begin("test", before, self.to_test)
 
@@ -510,38 +528,26 @@ class Scan:
         width, at = len(self.columns) + 1, self.columns.index("neg_log10_p_value")
         self.clock.live.add(rows, {name: block[:, k * width + at] for k, name in enumerate(tested)})
 
-    def _results(self, columns: np.ndarray, summaries: dict[str, list[dict[str, Any]]]) -> xr.Dataset:
+    def _coords(self) -> xr.Dataset:
+        """Coordinates of the variants that are tested."""
         known = self.ds.drop_vars("dosage")
         if self.chosen is not None:
-            columns, known = columns[self.chosen], known.isel({schema.VARIANT: self.chosen})
-        coords: dict[str, Any] = {n: known[n] for n in schema.VARIANT_COORDS if n in known.variables}
-        several = self.cohorts.several
-        names = self.cohorts.names
+            known = known.isel({schema.VARIANT: self.chosen})
+        return xr.Dataset(
+            coords={n: known[n].variable for n in schema.VARIANT_COORDS if n in known.variables}
+        )
+
+    def _table(self, columns: np.ndarray, coords: Mapping[Any, Any]) -> xr.Dataset:
+        """Results with the attributes that are known before any work: what was asked, and of what."""
+        names, several = self.cohorts.names, self.cohorts.several
         if several:
-            coords["phenotype"] = (schema.PHENOTYPE, np.array(names, dtype=str))
+            coords = {**coords, "phenotype": (schema.PHENOTYPE, np.array(names, dtype=str))}
         out = associate.dataset(columns if several else columns[:, 0], self.columns, coords)
         each: dict[str, dict[str, Any]] = {}
-        for g, group in enumerate(self.cohorts.groups):
-            for cohort in group:
-                k = names.index(cohort.phenotype)
-                codes = columns[:, k, -1].astype(np.int64)
-                counts = dict(cohort.counts, variants=int(codes.size))
-                if self.chosen is not None:
-                    counts["variants_in_genotypes"] = int(self.chosen.size)
-                if self.given is None:
-                    counts["variants_in_kinship"] = self.variants_in_kinship[g]
-                for code, label in enumerate(STATUS_LABELS):
-                    if (codes == code).any():
-                        counts[f"status_{label}"] = int((codes == code).sum())
-                log_p = out["neg_log10_p_value"].values
-                each[cohort.phenotype] = {
-                    **self._of_cohort(cohort, self.ranks[g]),
-                    "lambda_gc": lambda_gc(log_p[:, k] if several else log_p),
-                    "counts": counts,
-                    "null": summaries[cohort.phenotype],
-                }
-                if cohort.categories:
-                    each[cohort.phenotype]["categories"] = cohort.categories
+        for cohort, rank in self._with_ranks():
+            each[cohort.phenotype] = self._of_cohort(cohort, rank)
+            if cohort.categories:
+                each[cohort.phenotype]["categories"] = cohort.categories
         for name, reason in self.cohorts.failed.items():
             each[name] = {"error": reason}
         out.attrs = {
@@ -553,14 +559,37 @@ class Scan:
                 else {"phenotype": names[0], **each[names[0]]}
             ),
             "dasklmm_version": dasklmm.__version__,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "seconds": {k: round(v, 3) for k, v in self.clock.seconds.items()},
-            "resumed": self.clock.resumed,
         }
         return out
 
+    def _results(self, columns: np.ndarray, summaries: dict[str, list[dict[str, Any]]]) -> xr.Dataset:
+        if self.chosen is not None:
+            columns = columns[self.chosen]
+        out = self._table(columns, self._coords().coords)
+        log_p = out["neg_log10_p_value"].values.reshape(len(columns), -1)
+        for g, group in enumerate(self.cohorts.groups):
+            for cohort in group:
+                k = self.cohorts.names.index(cohort.phenotype)
+                codes = columns[:, k, -1].astype(np.int64)
+                counts = dict(cohort.counts, variants=int(codes.size))
+                if self.chosen is not None:
+                    counts["variants_in_genotypes"] = int(self.chosen.size)
+                if self.given is None:
+                    counts["variants_in_kinship"] = self.variants_in_kinship[g]
+                for code, label in enumerate(STATUS_LABELS):
+                    if (codes == code).any():
+                        counts[f"status_{label}"] = int((codes == code).sum())
+                own = out.attrs["phenotypes"][cohort.phenotype] if self.cohorts.several else out.attrs
+                own.update(lambda_gc=lambda_gc(log_p[:, k]), counts=counts, null=summaries[cohort.phenotype])
+        out.attrs.update(
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            seconds={k: round(v, 3) for k, v in self.clock.seconds.items()},
+            resumed=self.clock.resumed,
+        )
+        return out
 
-def _keep_block(block: np.ndarray, kept: Records | None, name: str) -> np.ndarray:
+
+def _keep_block(block: np.ndarray, kept: Records | None, name: str, phenotypes: list[int]) -> np.ndarray:
     if kept is not None:
-        kept.write(name, block)
+        kept.write(name, block, phenotypes=phenotypes)
     return block

@@ -105,7 +105,8 @@ def style(ax: Axes) -> None:
 
 def title(results: xr.Dataset) -> str:
     """What was analysed, as a plot's title."""
-    return literal(wording.title(results.attrs))
+    state = " (incomplete)" if "incomplete" in results.attrs else ""
+    return literal(wording.title(results.attrs)) + state
 
 
 def literal(text: str) -> str:

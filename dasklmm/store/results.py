@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,11 @@ import zarr
 from dasklmm.errors import StoreError
 from dasklmm.store import places, records
 from dasklmm.store.publish import differing, published
+from dasklmm.store.unfinished import results_so_far
 
 SUCCESS = "_SUCCESS"
+# of a run's directory
+NAME = "results.zarr"
 CHUNK_VARIANTS = 65_536
 # What differs between two runs of the same inputs is kept elsewhere (run.json), so that equal runs leave
 # equal bytes.
@@ -114,18 +119,23 @@ def write_results(
         places.put(f"{target}/{SUCCESS}", text.encode())
 
 
-def open_results(path: str | Path) -> xr.Dataset:
+def open_results(path: str | Path, *, allow_incomplete: bool = False) -> xr.Dataset:
     """Open the results that a scan left. Eager: they are small.
 
     Parameters
     ----------
     path : path or URL
         Of the results, or of a run's directory that holds them as results.zarr.
+    allow_incomplete : bool
+        Where there are no complete results, show what there is: the blocks that an interrupted or running scan
+        has done, or the variables of damaged results that can still be read. Never for a publication.
 
     Returns
     -------
     Dataset (variant)
-        As :func:`dasklmm.gwas` returned it.
+        As :func:`dasklmm.gwas` returned it. Of incomplete results: rows that are not done are NaN with the status
+        "unfinished"; the attribute `incomplete` counts blocks and variants, done and all, or names the variables
+        that are gone; the null models, lambda_GC and counts are not there.
 
     Raises
     ------
@@ -140,8 +150,20 @@ def open_results(path: str | Path) -> xr.Dataset:
     >>> dasklmm.open_results("results.zarr").equals(results)
     True
     """
-    if places.is_local(path) and (Path(path) / "results.zarr").is_dir():
-        path = Path(path) / "results.zarr"
+    if places.is_local(path) and any((Path(path) / name).is_dir() for name in (NAME, work_of(NAME))):
+        path = Path(path) / NAME
+    if not allow_incomplete:
+        return _complete(path)
+    try:
+        return _complete(path)
+    except StoreError:
+        found = _so_far(path)
+        if found is None:
+            raise
+        return found
+
+
+def _complete(path: str | Path) -> xr.Dataset:
     group = _open(path)
     done = None if group is None else places.get(f"{str(path).rstrip('/')}/{SUCCESS}")
     if group is not None and "results" in group.attrs and done is None and places.is_local(path):
@@ -149,7 +171,8 @@ def open_results(path: str | Path) -> xr.Dataset:
     if group is None or "results" not in group.attrs or done is None:
         raise StoreError(
             f"there are no complete results at {str(path)!r}. Give the results.zarr of a finished run, or the "
-            "run's directory; a run that was interrupted is continued by the same command."
+            "run's directory; a run that was interrupted is continued by the same command, and "
+            "open_results(..., allow_incomplete=True) shows what it has done."
         )
     try:
         marks = json.loads(done)
@@ -162,22 +185,66 @@ def open_results(path: str | Path) -> xr.Dataset:
     variables: dict[str, Any] = {}
     for name, digest in manifest.items():
         try:
-            array: Any = group[name]
-            values = np.asarray(array[...])
+            variables[name] = _variable(group, name)
         except Exception as error:  # codecs raise what they like on damaged bytes
             raise _damaged(path, name) from error
-        if values.dtype.kind == "T":
-            values = np.array(values.tolist(), dtype=str)
-        if fingerprint(values) != digest:
+        if fingerprint(variables[name][1]) != digest:
             raise _damaged(path, name)
-        dims = tuple(str(d) for d in array.metadata.dimension_names)
-        variables[name] = (dims, values, dict(array.attrs))
-    coords = set(group.attrs["coordinates"])
+    return _dataset(group, variables)
+
+
+def _variable(group: zarr.Group, name: str) -> tuple[tuple[str, ...], np.ndarray, dict[str, Any]]:
+    array: Any = group[name]
+    values = np.asarray(array[...])
+    if values.dtype.kind == "T":
+        values = np.array(values.tolist(), dtype=str)
+    return tuple(str(d) for d in array.metadata.dimension_names), values, dict(array.attrs)
+
+
+def _dataset(group: zarr.Group, variables: dict[str, Any]) -> xr.Dataset:
+    coords: Any = group.attrs["coordinates"]
     return xr.Dataset(
         {k: v for k, v in variables.items() if k not in coords},
         coords={k: v for k, v in variables.items() if k in coords},
         attrs=_from_json(group.attrs["results"]),
     )
+
+
+def _so_far(path: str | Path) -> xr.Dataset | None:
+    """What there is of results that are not complete; None where there is nothing of them."""
+    text = places.get(f"{work_of(path)}/inputs.json")
+    if text is not None:
+        try:
+            inputs = json.loads(text)
+        except ValueError:
+            inputs = {}  # damaged: no record is of it
+        return results_so_far(records.Records(work_of(path), fingerprint(inputs)))
+    group = _open(path)
+    if group is None or not {"results", "coordinates"} <= set(group.attrs):
+        return None
+    try:
+        manifest = json.loads(places.get(f"{str(path).rstrip('/')}/{SUCCESS}") or b"{}").get("arrays", {})
+    except ValueError:
+        manifest = {}
+    variables: dict[str, Any] = {}
+    gone = set(manifest)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Zarr's, of _SUCCESS
+        names = sorted({*manifest, *group.array_keys()})
+    for name in names:
+        with suppress(Exception):  # codecs raise what they like on damaged bytes
+            found = _variable(group, name)
+            if fingerprint(found[1]) == manifest.get(name, fingerprint(found[1])):
+                variables[name] = found
+                gone.discard(name)
+    out = _dataset(group, variables)
+    out.attrs["incomplete"] = {"gone": sorted(gone), "checked": bool(manifest)}
+    return out
+
+
+def work_of(path: str | Path) -> str:
+    """Where a scan into a store keeps its work."""
+    return f"{str(path).rstrip('/')}.work"
 
 
 def _damaged(path: str | Path, name: str) -> StoreError:

@@ -1,0 +1,172 @@
+"""Results of a scan that is not finished: what is done is shown as it will be, and nothing else is."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from click.testing import CliRunner
+
+import dasklmm
+from dasklmm import cli, errors, export, formats_out, outputs, plots, report
+from dasklmm.store.genotypes import write_genotypes
+
+N_VARIANTS = 600
+
+
+class Enough(Exception):
+    """Ends a run."""
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    ds = dasklmm.simulate(120, N_VARIANTS, n_contigs=3, n_causal=3, causal_variance=0.4, seed=2)
+    path = tmp_path_factory.mktemp("cohort") / "g.zarr"
+    write_genotypes(ds, path)
+    y = ds["phenotype"].to_series().set_axis(ds["sample_id"].values)
+    return dasklmm.open_genotypes(path, chunks=64), pd.DataFrame({"height": y, "weight": y**2})
+
+
+CASES = {
+    "one phenotype": {},
+    "loco": {"loco": True},
+    "refitted": {"loco": False, "variance_ratio": "per_variant"},
+    "a selection": {"contigs": ["1", "3"]},
+    "several phenotypes": {"loco": False},
+    "a phenotype that cannot be analysed": {"loco": False},
+}
+
+
+def ended(cohort, store, name, **more):
+    """Run a scan into a store until four blocks are tested."""
+    ds, y = cohort
+    traits = y if name.startswith(("several", "a phenotype")) else y["height"]
+    if name.startswith("several"):  # those of the same samples are tested first
+        traits = y.assign(height=y["height"].where(y.index != y.index[0])).assign(
+            age=lambda t: t["height"] ** 2
+        )
+    if name.startswith("a phenotype"):
+        traits = y.assign(height=1.0)
+
+    def count(stage, done, total):
+        if stage == "test" and done == 4 and store is not None:
+            raise Enough
+
+    options = {**CASES[name], **more}
+    if store is None:
+        return dasklmm.gwas(ds, traits, **options)
+    with pytest.raises(Enough):
+        dasklmm.gwas(ds, traits, store=store, progress=count, **options)
+    return None
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_done_is_as_it_will_be(cohort, tmp_path, name):
+    store = tmp_path / "r.zarr"
+    ended(cohort, store, name)
+    with pytest.raises(errors.StoreError, match="allow_incomplete=True"):
+        dasklmm.open_results(store)
+    found = dasklmm.open_results(store, allow_incomplete=True)
+    want = ended(cohort, None, name)
+    xr.testing.assert_identical(found.coords.to_dataset().drop_attrs(), want.coords.to_dataset().drop_attrs())
+    assert {k: (v.dims, v.dtype.kind, v.attrs) for k, v in found.variables.items()} == {
+        k: (v.dims, v.dtype.kind, v.attrs) for k, v in want.variables.items()
+    }
+    state = found.attrs["incomplete"]
+    assert 4 <= state["blocks_done"] < state["blocks"]
+    assert state["variants"] == want.sizes["variant"]
+    done = found["status"].values != "unfinished"
+    rows = done if done.ndim == 1 else done.any(axis=1)
+    assert 0 < rows.sum() == state["variants_done"] < rows.size
+    for key in want.data_vars:
+        got, due = found[key].values, want[key].values
+        if due.dtype.kind == "f":
+            np.testing.assert_allclose(got[done], due[done], rtol=1e-12)
+            assert np.isnan(got[~done]).all()
+        else:
+            np.testing.assert_array_equal(got[done], due[done])
+    for key, value in want.attrs.items():
+        if key in found.attrs and key != "phenotypes":
+            assert found.attrs[key] == value
+    assert not {"null", "lambda_gc", "counts"} & set(found.attrs)
+
+
+def test_looking_changes_nothing(cohort, tmp_path):
+    """Work that was looked at, while its run goes on or after, is taken up as if it had not been."""
+    store = tmp_path / "out" / "results.zarr"
+    ended(cohort, store, "loco")
+    told = CliRunner().invoke(cli.main, ["info", str(tmp_path / "out")])
+    assert told.exit_code == 0, told.output
+    state = dasklmm.open_results(tmp_path / "out", allow_incomplete=True).attrs["incomplete"]
+    assert told.output.startswith(f"incomplete results of height\n  done: {state['blocks_done']} of ")
+    ds, y = cohort
+    seen = []
+
+    def look(stage, done, total):
+        if stage == "test" and done > state["blocks_done"]:
+            seen.append(dasklmm.open_results(tmp_path / "out", allow_incomplete=True).attrs["incomplete"])
+
+    got = dasklmm.gwas(ds, y["height"], loco=True, store=store, progress=look)
+    assert len(seen) > 1
+    assert [s["blocks_done"] for s in seen] == sorted(s["blocks_done"] for s in seen)
+    assert got.attrs["resumed"]["test"]["kept"] == state["blocks_done"]
+    want = ended(cohort, None, "loco")
+    xr.testing.assert_equal(got, want)
+    assert dasklmm.open_results(store, allow_incomplete=True).identical(dasklmm.open_results(store))
+
+
+def test_before_anything_is_laid_out(cohort, tmp_path):
+    store = tmp_path / "r.zarr"
+    ended(cohort, store, "loco")
+    shutil.rmtree(f"{store}.work/layout")
+    with pytest.raises(errors.StoreError, match="no results that can be shown"):
+        dasklmm.open_results(store, allow_incomplete=True)
+    (tmp_path / "r.zarr.work" / "inputs.json").write_text("{")
+    with pytest.raises(errors.StoreError, match="no results that can be shown"):
+        dasklmm.open_results(store, allow_incomplete=True)
+    with pytest.raises(errors.StoreError, match="no complete results"):
+        dasklmm.open_results(tmp_path / "nothing.zarr", allow_incomplete=True)
+
+
+def test_damaged_results(cohort, tmp_path):
+    """What can be read is shown, and what cannot is named."""
+    store = tmp_path / "r.zarr"
+    ds, y = cohort
+    want = dasklmm.gwas(ds, y["height"], store=store)
+    (chunk,) = (store / "beta" / "c").iterdir()
+    data = bytearray(chunk.read_bytes())
+    data[len(data) // 2] ^= 1
+    chunk.write_bytes(data)
+    with pytest.raises(errors.StoreError, match="'beta'"):
+        dasklmm.open_results(store)
+    found = dasklmm.open_results(store, allow_incomplete=True)
+    assert found.attrs.pop("incomplete") == {"gone": ["beta"], "checked": True}
+    xr.testing.assert_equal(found, want.drop_vars("beta"))
+    (store / "_SUCCESS").unlink()
+    found = dasklmm.open_results(store, allow_incomplete=True)
+    assert found.attrs["incomplete"]["checked"] is False
+    told = CliRunner().invoke(cli.main, ["info", str(store)])
+    assert told.output.startswith("incomplete results of height\n  gone or damaged: ")
+
+
+def test_they_are_to_look_at_alone(cohort, tmp_path):
+    """Plots show them; nothing that is passed on is made of them."""
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    store = tmp_path / "r.zarr"
+    ended(cohort, store, "loco")
+    found = dasklmm.open_results(store, allow_incomplete=True)
+    assert plots.manhattan(found).get_title("left") == "height (incomplete)"
+    assert plots.qq(found).lines
+    assert str(dasklmm.summary(found)).startswith("incomplete results")
+    for write in (
+        lambda: export.write_tsv(found, tmp_path / "t"),
+        lambda: formats_out.write_format(found, "gemma", tmp_path),
+        lambda: outputs.write_outputs(found, tmp_path / "out"),
+        lambda: report.write_report(found, tmp_path / "r.html"),
+    ):
+        with pytest.raises(errors.OptionError, match="are incomplete"):
+            write()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["r.zarr.work"]
