@@ -1,8 +1,11 @@
 """Whole runs beside Hail, GEMMA, JAMMA and FaST-LMM: python -m benchmarks peers [--only CASE,…] [--json PATH]
 
-Each program is a process of its own, from the same PLINK files to a table of p-values; programs alternate. Beside
-the seconds stands the largest difference of log10 p from dasklmm's, for programs that compute the same. (FaST-LMM
-scales a variant by its called samples alone, which with 0.5 % missing calls moves log10 p by up to 7e-3.)
+Each program is a process of its own, from the same PLINK files to a table of p-values; programs alternate.
+Beside the seconds stand those of the tests by the program's own log, and the largest difference of log10 p from
+dasklmm's, for programs that compute the same. (FaST-LMM scales a variant by its called samples alone, which
+with 0.5 % missing calls moves log10 p by up to 7e-3.) Where each variant's ratio is refitted a line more tells
+the time of that alone: GEMMA's and JAMMA's by their logs, dasklmm's by a call of what its scan calls, here, on
+the same variants and cores.
 
   mouse   1,410 mice with CD8, variants of frequency 1 % and more (files in DASKLMM_DATA)
   cohort  3,000 samples x 100,000 variants, simulated
@@ -27,15 +30,20 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 import dasklmm
 from benchmarks.measure import Spread, alternate, machine, seconds, write_json
+from dasklmm.numerics import design, genotypes, refit, reml
+from dasklmm.numerics.scan import product_rows
 from dasklmm.store.results import open_results
 
 INSTALL = {
@@ -56,6 +64,7 @@ class Program:
     commands: tuple[tuple[str, ...], ...]
     log_p: Callable[[Path], pd.Series]
     tests: Callable[[Path], float | None] = lambda _: None  # seconds of its test stage alone, by its own log
+    refit: Callable[[Path], float | None] = lambda _: None  # and of the search for each variant's ratio alone
 
 
 @dataclass(frozen=True)
@@ -105,7 +114,24 @@ def ours(name: str, *options: str) -> Program:
     def tests(folder: Path) -> float:
         return float(json.loads((folder / name / "run.json").read_text())["seconds"]["test"])
 
-    return Program("dasklmm", (command,), log_p, tests)
+    refit = refit_alone if "per-variant" in options else lambda _: None
+    return Program("dasklmm", (command,), log_p, tests, refit)
+
+
+def refit_alone(folder: Path) -> float:
+    """Seconds of the refit of every variant by what the scan calls, on all cores, from rotated genotypes."""
+    ds = dasklmm.open_genotypes(folder / "data.bed")
+    y = pd.read_csv(folder / "data.pheno", sep="\t", header=None)[2].to_numpy()
+    pairs = dasklmm.eigendecompose(dasklmm.kinship(ds, method="centered"))
+    p, s = pairs["p"].values, pairs["s"].values
+    data = design.rotated_data(p @ y, p @ np.ones((y.size, 1)), s)
+    null = refit.refit_test(data, reml.fit_null(data), "wald")
+    dosage = np.asarray(ds["dosage"].values)
+    pa = (genotypes.centered(dosage, genotypes.block_statistics(dosage), np.float32)) @ p.T.astype(np.float32)
+    rows = product_rows(y.size, 4)
+    parts = [pa[start : start + rows] for start in range(0, len(pa), rows)]
+    with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as pool:
+        return seconds(lambda: list(pool.map(partial(refit.refit_block, null), parts)))
 
 
 def _of_log(path: Path, pattern: str, unit: float) -> float | None:
@@ -120,6 +146,11 @@ def _table(path: Path, key: str, p: str) -> pd.Series:
 
 def gemma(path: str) -> Program:
     everything = ("-maf", "0", "-miss", "1")
+
+    def optimization(folder: Path) -> float | None:
+        log = folder / "output" / "gemma.log.txt"
+        return _of_log(log, r"time on optimization = ([\d.e+-]+) min", 60.0)
+
     return Program(
         "gemma",
         (
@@ -127,9 +158,8 @@ def gemma(path: str) -> Program:
             (path, "-bfile", "data", "-k", "output/gemma-k.cXX.txt", "-lmm", "4", *everything, "-o", "gemma"),
         ),
         lambda folder: _table(folder / "output" / "gemma.assoc.txt", "rs", "p_wald"),
-        lambda folder: _of_log(
-            folder / "output" / "gemma.log.txt", r"time on optimization = ([\d.e+-]+) min", 60.0
-        ),
+        optimization,
+        optimization,
     )
 
 
@@ -146,6 +176,7 @@ def jamma(path: str, *, loco: bool = False) -> Program:
         commands,
         lambda folder: _table(folder / "output" / "jamma.assoc.txt", "rs", "p_wald"),
         lambda folder: _of_log(folder / "output" / "jamma.log.txt", r"lmm time = ([\d.]+) seconds", 1.0),
+        lambda folder: _of_log(folder / "jamma.said", r"NumPy compute: +([\d.]+)s", 1.0),
     )
 
 
@@ -256,15 +287,16 @@ def gap(a: pd.Series, b: pd.Series) -> tuple[float, int]:
     return float((a.loc[both] - b.loc[both]).abs().max()), both.size
 
 
-def run(folder: Path, commands: Sequence[Sequence[str]]) -> None:
-    """Commands one after the other; RuntimeError with the end of what a failed one said."""
-    for command in commands:
+def run(folder: Path, program: Program) -> None:
+    """A program's commands one after the other; RuntimeError with the end of what a failed one said."""
+    for command in program.commands:
         # peers use the cores as they do by themselves; so do we
         environment = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
         environment["PYTHONPATH"] = ""
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
         if done.returncode:
             raise RuntimeError(f"{' '.join(command[:4])} … failed: {(done.stderr or done.stdout)[-600:]}")
+        (folder / f"{program.name}.said").write_text(done.stdout + done.stderr)
 
 
 def measured(
@@ -279,7 +311,7 @@ def measured(
             if program.name in failed:
                 return float("nan")
             try:
-                return seconds(lambda: run(folder, program.commands))
+                return seconds(lambda: run(folder, program))
             except RuntimeError as error:
                 failed[program.name] = str(error)
                 return float("nan")
@@ -298,6 +330,7 @@ def measured(
             continue
         found = program.log_p(folder)
         difference, variants = gap(log_p, found)
+        alone = program.refit(folder)
         rows.append(
             {
                 "case": case,
@@ -306,6 +339,7 @@ def measured(
                 "seconds": runs[name].as_json(),
                 "ratio": runs[name].least / base,
                 "test_seconds": program.tests(folder),
+                "refit_us": None if alone is None else 1e6 * alone / found.size,
                 "variants": variants,
                 "max_abs_diff_log10_p": difference if name in contest.same else None,
                 "more_work": contest.more.get(name),
@@ -325,6 +359,16 @@ def line(row: dict[str, Any]) -> str:
     more = f" | {row['more_work']}" if row["more_work"] else ""
     measures = f"{shown:>22} | {row['ratio']:6.1f} | {tests:>9} | {difference:>8} | {row['variants']:>8,}"
     return f"{what} | {measures}{more}"
+
+
+def refits(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Line on the refit alone of programs that say its time; the first is ours."""
+    found = {row["program"]: row["refit_us"] for row in rows if row["refit_us"] is not None}
+    own = found.pop("dasklmm", None)
+    if own is None:
+        return ""
+    theirs = "".join(f"; {name} {value:,.1f} ({value / own:.1f} times)" for name, value in found.items())
+    return f"  the refit alone, microseconds a variant: dasklmm {own:.1f}{theirs}"
 
 
 SIZES = {"cohort": (3000, 100_000), "small": (400, 250_000)}
@@ -374,6 +418,8 @@ def main() -> None:
                 for row in measured(case, contest, folder, options.rounds, print):
                     rows.append({**row, "samples": n})
                     print(line(row), flush=True)
+                if told := refits(rows[-len(contest.programs) :]):
+                    print(told, flush=True)
     write_json(options.json, {"machine": facts, "rounds": options.rounds, "rows": rows})
 
 

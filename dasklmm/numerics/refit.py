@@ -115,9 +115,17 @@ def refit_test(
     reference = (center, plain.log_gamma)
     whole = refit_grid(data, (lower, upper), (lower, upper), tolerance, reference, TILE_WHOLE)
     window = refit_grid(data, ends, (lower, upper), tolerance, reference, TILE_VARIANTS)
-    if window.log_gamma.shape[0] >= whole.log_gamma.shape[0]:
+    if _flat(window) or window.log_gamma.shape[0] >= whole.log_gamma.shape[0]:
         window = replace(whole, tile=TILE_VARIANTS)
     return RefitTest(fixed, data, window, whole, plain.log_likelihood, tolerance)
+
+
+def _flat(window: RefitGrid) -> bool:
+    """Whether the null itself is nearer than the margin at a sentinel: nearly every variant would be done twice.
+
+    Those of 400 samples in families took 41 microseconds each so, and take 15 over the whole range at once.
+    """
+    return bool(window.base[:, window.n_series :].min(initial=np.inf) < window.margin)
 
 
 def refit_block(null: RefitTest, pa: NDArray[Any], a: NDArray[Any] | None = None) -> RefitStats:

@@ -89,6 +89,14 @@ def searched(data, criterion):
     return *min(found), value
 
 
+@pytest.fixture(params=[True, False], ids=["whole range where flat", "window"])
+def windows(request, monkeypatch):
+    """Both ways in which optima are sought where the null's likelihood is flat, as that of few samples is."""
+    if not request.param:
+        monkeypatch.setattr(refit, "_flat", lambda window: False)
+
+
+@pytest.mark.usefixtures("windows")
 @pytest.mark.parametrize("kind", KINDS)
 def test_optima_are_those_of_searches_on_the_exact_curve(kind):
     at_boundary = 0
@@ -127,6 +135,7 @@ def levels_problem(rng):
     return data, py * np.repeat(follows, sizes, axis=1) + noise
 
 
+@pytest.mark.usefixtures("windows")
 def test_valleys_between_sentinels_are_found():
     """What a window and its sentinels find is what the whole range finds, for large samples and effects too."""
     rng = np.random.default_rng(39)
@@ -147,6 +156,7 @@ def test_valleys_between_sentinels_are_found():
     assert outside > 0
 
 
+@pytest.mark.usefixtures("windows")
 def test_a_variant_that_explains_nearly_all_keeps_its_test():
     """Rounding of what is left of y is allowed for, as that of what is left of the variant is."""
     y, x, k, _ = random_problem("structured", 5, n=300)
@@ -172,6 +182,7 @@ def dense(y, x, k, a, log_gamma):
     return beta[-1], np.sqrt(sigma_sq * np.linalg.inv(both.T @ hi @ both)[-1, -1]), sigma_sq
 
 
+@pytest.mark.usefixtures("windows")
 @pytest.mark.parametrize("test", ["lrt", "wald"])
 @pytest.mark.parametrize("r", [None, 25])
 def test_estimates_equal_dense_least_squares_at_the_optimum(test, r):
@@ -207,6 +218,7 @@ def test_all_pairs_of_a_low_rank_model_are_the_full_rank_model():
         np.testing.assert_allclose(getattr(two, name), getattr(one, name), rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.usefixtures("windows")
 @pytest.mark.parametrize("r", [None, 60])
 def test_a_variant_s_bits_do_not_depend_on_its_block(r):
     y, x, k, alternatives = random_problem("structured", 1, m=600, n=200)
@@ -222,6 +234,7 @@ def test_a_variant_s_bits_do_not_depend_on_its_block(r):
             np.testing.assert_array_equal(getattr(part, name), getattr(whole, name)[rows])
 
 
+@pytest.mark.usefixtures("windows")
 @pytest.mark.parametrize("r", [None, 20])
 def test_sums_may_come_from_blocks_of_eigenvectors(r, monkeypatch):
     data, pa, a = rotated(*random_problem("structured", 2, m=30, n=70), r)
@@ -243,7 +256,7 @@ def test_sums_may_come_from_blocks_of_eigenvectors(r, monkeypatch):
         )
 
 
-def test_an_optimum_outside_the_window_is_found():
+def test_an_optimum_outside_the_window_is_found(monkeypatch):
     """A null at high heritability that is one variant's effect: with it in the model, none is left."""
     rng = np.random.default_rng(4)
     n = 400
@@ -253,6 +266,7 @@ def test_an_optimum_outside_the_window_is_found():
     y = 3.0 * group + rng.standard_normal(n)
     alternatives = np.vstack([rng.integers(0, 3, (5, n)), group])
     data, pa, _ = rotated(y, np.ones((n, 1)), k, alternatives)
+    monkeypatch.setattr(refit, "_flat", lambda window: False)
     null = prepared(data)
     sums = refit.node_sums(null, null.window, 6)
     refit.add_rotated_nodes(refit.node_weights(null, null.window, slice(None)), pa, sums)
@@ -270,7 +284,7 @@ def test_an_optimum_beyond_the_window_s_edge_is_found_without_sentinels(monkeypa
     for name in ("WINDOW_ERRORS", "NARROWEST"):
         monkeypatch.setattr(refit, name, 0.01)
     monkeypatch.setattr(refit_grid, "LARGEST_MARGIN", -np.inf)
-    null = prepared(data)
+    null = prepared(data)  # which is not flat by that margin
     window = null.window.log_gamma[: null.window.n_series]
     assert ((want.log_gamma < window.min()) | (want.log_gamma > window.max())).sum() > 3
     got = refit.refit_block(null, pa)
@@ -278,6 +292,7 @@ def test_an_optimum_beyond_the_window_s_edge_is_found_without_sentinels(monkeypa
     np.testing.assert_allclose(got.log_gamma_ml, want.log_gamma_ml, rtol=0, atol=1e-6)
 
 
+@pytest.mark.usefixtures("windows")
 def test_an_optimum_just_inside_a_bound_is_taken_to_it():
     data, pa, _ = rotated(*random_problem("structured", 5, n=60))
     free = refit.refit_block(prepared(data), pa)
@@ -325,6 +340,7 @@ def test_a_curve_that_takes_many_steps_leaves_its_neighbour():
     assert beside[0] == alone[0]
 
 
+@pytest.mark.usefixtures("windows")
 def test_a_row_without_a_test_is_nan_and_leaves_its_neighbours():
     y, x, k, a = random_problem("structured", 8, m=25, n=60)
     data, pa, _ = rotated(y, x, k, a)
@@ -358,6 +374,7 @@ def test_float32_keeps_a_constant_out_and_gives_the_same_tests():
     np.testing.assert_allclose(np.delete(got.chi_sq, 3), np.delete(want.chi_sq, 3), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.usefixtures("windows")
 def test_scale_of_the_response_changes_no_test():
     y, x, k, a = random_problem("structured", 9, m=9, n=60)
     want = None
@@ -370,6 +387,18 @@ def test_scale_of_the_response_changes_no_test():
         np.testing.assert_allclose(got.beta, scale * want.beta, rtol=1e-7, atol=1e-10 * scale)
 
 
+def test_no_variant_is_done_twice_where_the_null_is_flat():
+    """Few samples tell little of the variance ratio: the whole range is summed at once."""
+    data, _, _ = rotated(*random_problem("structured", 0, m=30, n=80))
+    null = prepared(data)
+    assert null.window.n_series == null.whole.n_series == null.window.log_gamma.size
+    assert null.window.tile > null.whole.tile
+    s = np.geomspace(20.0, 0.01, 3000)  # of many samples, whose likelihood is far lower at any sentinel
+    y = np.random.default_rng(1).standard_normal(3000) * np.sqrt(1.0 + s)
+    grid = prepared(design.rotated_data(y, np.ones((3000, 1)), s)).window
+    assert grid.log_gamma.size > grid.n_series
+
+
 def test_the_test_travels_small_and_an_empty_block_is_one():
     data, pa, _ = rotated(*random_problem("structured", 0, n=80))
     null = prepared(data)
@@ -379,9 +408,10 @@ def test_the_test_travels_small_and_an_empty_block_is_one():
     assert all(getattr(refit.refit_block(null, pa[:0]), name).shape == (0,) for name in NAMES)
 
 
-def test_a_series_that_did_not_decay_is_not_trusted():
+def test_a_series_that_did_not_decay_is_not_trusted(monkeypatch):
     """Too few nodes, as a fault would leave them, send a variant to the whole range; there it has no numbers."""
     data, pa, _ = rotated(*random_problem("structured", 0, n=80))
+    monkeypatch.setattr(refit, "_flat", lambda window: False)
     null = prepared(data)
     coarse = replace(prepared(data, tolerance=1e-4), tolerance=1e-10)
     weights = refit.node_weights(coarse, coarse.whole, slice(None))
