@@ -8,6 +8,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,17 @@ def whole_file(path: Path) -> Iterator[Callable[[str], object]]:
                 file = stack.enter_context(
                     gzip.GzipFile(filename="", fileobj=file, mode="wb", compresslevel=_GZIP_LEVEL, mtime=0)
                 )
-            yield lambda text: file.write(text.encode())
+            # compression is half of the time of a table, and leaves the interpreter to who makes the next text
+            writer = stack.enter_context(ThreadPoolExecutor(1))
+            last: Future[int] = writer.submit(int)
+
+            def write(text: str) -> None:
+                nonlocal last
+                last.result()
+                last = writer.submit(file.write, text.encode())
+
+            yield write
+            last.result()
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

@@ -64,12 +64,18 @@ def _finished(store: str | Path, inputs: dict[str, Any], resume: bool, overwrite
         return None
     if names:
         raise StoreError(
-            f"{str(store)!r} holds results of another run, which differs in: {', '.join(names)}. Give another "
+            f"{str(store)!r} holds results of another run, which differs in: {_said(names)}. Give another "
             "store, or overwrite=True (--overwrite)."
         )
     if not resume:
         raise StoreError(f"{str(store)!r} holds results already, and resume is False. Give overwrite=True.")
     return open_results(store)
+
+
+def _said(names: list[str]) -> str:
+    """Inputs that differ, and how one is given that has no argument of its own name."""
+    remedy = {"blocks": "blocks (the same chunks=, or setting dasklmm.block-size, as before goes on)"}
+    return ", ".join(remedy.get(name, name) for name in names)
 
 
 def _records(work: str, inputs: dict[str, Any], resume: bool, overwrite: bool) -> Records:
@@ -86,7 +92,7 @@ def _records(work: str, inputs: dict[str, Any], resume: bool, overwrite: bool) -
     if held is not None and not overwrite:
         if names:
             raise StoreError(
-                f"{work!r} holds the unfinished work of another run, which differs in: {', '.join(names)}. "
+                f"{work!r} holds the unfinished work of another run, which differs in: {_said(names)}. "
                 "Give another store, or overwrite=True (--overwrite) to drop that work."
             )
         if not resume:

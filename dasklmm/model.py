@@ -23,6 +23,7 @@ from dasklmm.numerics.records import NullFit, RotatedData, Spectrum
 from dasklmm.numerics.tails import neg_log10, p_value
 from dasklmm.store import arrays
 from dasklmm.store.arrays import StoredArray
+from dasklmm.store.places import absolute
 from dasklmm.store.records import vacant
 
 logger = logging.getLogger(__name__)
@@ -820,6 +821,7 @@ def linear_mixed_regression_rows(
     mean_impute: bool = True,
     partition_size: int | None = None,
     pass_through: Sequence[str] = (),
+    overwrite: bool = False,
 ) -> xr.Dataset:
     """Test every variant in a fitted model that keeps its rotation. Lazy, but for what is stored.
 
@@ -831,14 +833,16 @@ def linear_mixed_regression_rows(
         Fitted; made by `from_kinship`, `from_random_effects` or `linear_mixed_model`, or with p_path.
     pa_path, a_path : str, optional
         Store the rotated alternatives, and the imputed ones, there as Zarr arrays, computed now. The tests
-        then read what a model of its rank needs of them. Existing stores are refused; one of the same inputs
-        whose writing was interrupted goes on.
+        then read what a model of its rank needs of them. One of the same inputs is opened, and goes on where its
+        writing was interrupted; anything else there is refused.
     mean_impute : bool
         Impute missing dosages by the variant's mean; otherwise such a variant is a NaN row.
     partition_size : int, optional
         Variants of a task.
     pass_through : sequence of str
         Variables of `entries` over variant to carry into the result, beside its coordinates.
+    overwrite : bool
+        Replace what this package wrote at `pa_path` and `a_path`.
 
     Returns
     -------
@@ -881,24 +885,31 @@ def linear_mixed_regression_rows(
         if not isinstance(entries, xr.Dataset) or name not in entries:
             raise OptionError(f"pass_through names {name!r}, which entries do not hold.")
         carried[name] = entries[name]
-    for path in (pa_path, a_path):
-        if path is not None:
-            vacant(path, arrays.unfinished(path), "array")  # before anything is read
-    plain = None
-    if a_path is not None:
-        of = functools.partial(project.rotation_inputs, entries, rows, None, samples, mean_impute)
-        plain = project.keep_rows(
-            project.imputed_rows(rows, samples, mean_impute), a_path, of, label="impute"
+    if pa_path is not None and a_path is not None and absolute(pa_path) == absolute(a_path):
+        raise OptionError(
+            f"pa_path and a_path are both {str(pa_path)!r}; give each array a place of its own."
         )
+    made_of = functools.partial(project.rotation_inputs, entries, rows)
+    imputed = project.imputed_rows(rows, samples, mean_impute)
+    rotated = project.rotated_rows(rows, p, samples, mean_impute)
+    to_keep = {
+        "impute": (imputed, a_path, functools.partial(made_of, None, samples, mean_impute)),
+        "rotate": (rotated, pa_path, functools.partial(made_of, p, samples, mean_impute)),
+    }
+    for lazy, path, of in to_keep.values():
+        if path is not None:
+            project.check_rows(lazy, path, of, overwrite=overwrite)  # before anything is read
+    kept = {
+        label: project.keep_rows(lazy, path, of, label=label, overwrite=overwrite)
+        for label, (lazy, path, of) in to_keep.items()
+        if path is not None
+    }
     if pa_path is None:
         group = associate.Group(alternatives.stacked_tests([null]), p, samples, model._intercept)
         data = associate.scan([group], rows.data, label="test", mean_impute=mean_impute)
         out = associate.dataset(data[:, 2:], associate.TEST_COLUMNS, rows.coords, test="lrt")
     else:
-        of = functools.partial(project.rotation_inputs, entries, rows, p, samples, mean_impute)
-        stored = project.keep_rows(project.rotated_rows(rows, p, samples, mean_impute), pa_path, of)
-        if model.low_rank and plain is None:
-            plain = project.imputed_rows(rows, samples, mean_impute)
+        stored, plain = kept["rotate"], kept.get("impute", imputed)
         out = model.fit_alternatives(stored, plain if model.low_rank else None, partition_size)
         out = out.assign_coords({k: v.variable for k, v in rows.coords.items()})
     return out.assign_coords({n: carried[n].variable for n in pass_through})

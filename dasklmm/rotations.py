@@ -39,11 +39,6 @@ def lanes_of(kept: Records | Memory, contigs: int) -> int:
     return int(found[0][0])
 
 
-def total_name(g: int) -> str:
-    """Record of the sum over all contigs of group g."""
-    return f"gram/total/{g:03d}"
-
-
 def kept_gram(kept: Records | Memory, name: str) -> Gram:
     """Gram matrix of a record; StoreError where it is gone."""
     found = kept.read(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import operator
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -45,7 +46,6 @@ from dasklmm.rotations import (
     or_why_not,
     release_on_workers,
     rotated_table,
-    total_name,
 )
 from dasklmm.selection import Selection
 from dasklmm.store.arrays import StoredArray
@@ -341,13 +341,18 @@ class Scan:
             for grams, own in zip(found, names, strict=True):
                 keep_grams(grams, kept, own)
         for g in groups:
-            if kept.read(total_name(g)) is None:
-                units = [f"gram/{self._unit(g, i)}" for i in range(len(self.slices))]
-                total = kept_gram(kept, units[0])
-                for name in units[1:]:
-                    total = total + kept_gram(kept, name)
-                keep_grams([total], kept, [total_name(g)])
-            self.variants_in_kinship[g] = kept_gram(kept, total_name(g)).n_variants
+            units = [f"gram/{self._unit(g, i)}" for i in range(len(self.slices))]
+            found = kept.read(self._total(g))
+            if found is None:
+                total = functools.reduce(operator.add, (kept_gram(kept, name) for name in units))
+                keep_grams([total], kept, [self._total(g)])
+                self.variants_in_kinship[g] = total.n_variants
+            else:
+                self.variants_in_kinship[g] = int(found[1]["n_variants"])
+
+    def _total(self, g: int) -> str:
+        """Record of the Gram matrix of all contigs of group g."""
+        return f"gram/total/{g:03d}" if len(self.slices) > 1 else f"gram/{self._unit(g, 0)}"
 
     def _decompose_from(self, kept: Records | Memory, i: int) -> None:
         """Leave the rotations of contig i in `kept`, and of the next contigs what fits beside them."""
@@ -420,7 +425,7 @@ class Scan:
         group, unit = self.cohorts.groups[g], self._unit(g, i)
         y = np.column_stack([cohort.y for cohort in group])
         left_out = list(self.contigs)[i] if self.options["loco"] else None
-        return unit, total_name(g), left_out, y, group[0].x, self.ranks[g], self._dtype_of_p(g)
+        return unit, self._total(g), left_out, y, group[0].x, self.ranks[g], self._dtype_of_p(g)
 
     def _dtype_of_p(self, g: int) -> Any:
         # a low-rank inner product is a difference of large terms; float32 would lose 1e-3 of log10 p where

@@ -37,7 +37,7 @@ def writers(ds, y):
         "p": lambda path, overwrite: LinearMixedModel.from_kinship(
             y, x, k.compute(), p_path=path, overwrite=overwrite
         ),
-        "pa": lambda path, overwrite: rows(ds, model, pa_path=path),
+        "pa": lambda path, overwrite: rows(ds, model, pa_path=path, overwrite=overwrite),
     }
 
 

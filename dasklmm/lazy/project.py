@@ -145,6 +145,20 @@ def rotation_inputs(
     }
 
 
+def check_rows(
+    array: xr.DataArray, path: str | Path, of: Callable[[], dict[str, Any]], *, overwrite: bool = False
+) -> None:
+    """Refuse a path where :func:`keep_rows` would not write or open the same, before any work. Eager.
+
+    Raises
+    ------
+    StoreError
+    """
+    check_place(path)
+    if overwrite or not present(absolute(path)) or arrays.begun_array(path, of(), array.data) is None:
+        vacant(path, overwrite or arrays.unfinished(path), "array")
+
+
 def keep_rows(
     array: xr.DataArray,
     path: str | Path,

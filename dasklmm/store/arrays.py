@@ -85,7 +85,7 @@ def begun_array(path: str | Path, inputs: dict[str, Any], like: da.Array) -> zar
     """Array of the same inputs, shape, dtype and blocks at `path`, finished or not; None where there is none."""
     try:
         array = zarr.open_array(absolute(path), mode="r+")
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, FileExistsError, ValueError):  # nothing, or a file
         return None
     same = (array.shape, array.dtype, array.chunks) == (like.shape, like.dtype, like.chunksize)
     return array if same and array.attrs.get("made_of") == inputs else None

@@ -14,7 +14,7 @@ from fault_tools import Rows, contents, records_of
 
 import dasklmm
 from dasklmm import errors, scanning, schema
-from dasklmm.lazy import blocks, budget
+from dasklmm.lazy import blocks, budget, project
 from dasklmm.lazy.budget import Shape
 from dasklmm.numerics import spectrum
 from dasklmm.store import arrays, places, records
@@ -294,7 +294,7 @@ def test_a_rotation_to_a_store_goes_on(cohort, tmp_path, damage):
 
 
 def test_rows_of_a_model_to_a_store_go_on(cohort, tmp_path, monkeypatch):
-    """linear_mixed_regression_rows(pa_path=, a_path=) goes on with what was written; complete ones are refused."""
+    """linear_mixed_regression_rows(pa_path=, a_path=) goes on where it was; what is complete is opened."""
     ds = cohort.genotypes()
     features = ds["dosage"].values[:40].T.astype(float)
     rng = np.random.default_rng(1)
@@ -318,5 +318,23 @@ def test_rows_of_a_model_to_a_store_go_on(cohort, tmp_path, monkeypatch):
     got = dasklmm.linear_mixed_regression_rows(ds, model, **paths).compute()
     want = dasklmm.linear_mixed_regression_rows(ds, model).compute()
     np.testing.assert_allclose(got["chi_sq"], want["chi_sq"], rtol=1e-9, atol=1e-9)
+    before = contents_of(tmp_path)
+    again = dasklmm.linear_mixed_regression_rows(ds, model, **paths).compute()
+    np.testing.assert_array_equal(again["chi_sq"], got["chi_sq"])
+    assert contents_of(tmp_path) == before
+    with monkeypatch.context() as patch:  # nothing is done where one of the two is refused
+        patch.setattr(project, "keep_rows", fail)
+        for other, asked in ((paths["a_path"], "exists already"), (tmp_path / "A.zarr", "place of its own")):
+            pair = {"pa_path": other, "a_path": tmp_path / "A.zarr"}
+            with pytest.raises((errors.StoreError, errors.OptionError), match=asked):
+                dasklmm.linear_mixed_regression_rows(ds, model, **pair)
+    assert contents_of(tmp_path) == before
+    half = ds.isel(variant=slice(100))
     with pytest.raises(errors.StoreError, match="exists already"):
-        dasklmm.linear_mixed_regression_rows(ds, model, **paths)
+        dasklmm.linear_mixed_regression_rows(half, model, **paths)
+    replaced = dasklmm.linear_mixed_regression_rows(half, model, **paths, overwrite=True).compute()
+    np.testing.assert_allclose(replaced["chi_sq"], want["chi_sq"][:100], rtol=1e-9, atol=1e-9)
+
+
+def contents_of(folder):
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}

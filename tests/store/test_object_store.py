@@ -129,7 +129,9 @@ def test_model_with_p_and_pa(cohort, bucket):
     np.testing.assert_allclose(lazy["beta"], want["beta"], rtol=1e-9)
     np.testing.assert_allclose(model.fit_alternatives(f"{bucket}/pa.zarr")["beta"], want["beta"], rtol=1e-9)
     with pytest.raises(errors.StoreError, match="exists already"):
-        dasklmm.linear_mixed_regression_rows(opened, model, pa_path=f"{bucket}/pa.zarr")
+        dasklmm.linear_mixed_regression_rows(opened, model, pa_path=f"{bucket}/p.zarr")
+    again = dasklmm.linear_mixed_regression_rows(opened, model, pa_path=f"{bucket}/pa.zarr")
+    np.testing.assert_array_equal(again["beta"], lazy["beta"])
 
 
 def test_on_a_cluster_of_processes(cohort, bucket):
