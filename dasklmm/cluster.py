@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import dask
 
-from dasklmm import errors
+from dasklmm import errors, heap
 from dasklmm.errors import ClusterError, OptionError
 
 if TYPE_CHECKING:
@@ -24,15 +24,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Read by each worker process before it starts. BLAS keeps to one thread, as tasks fill the cores. Dask's
-# own default trims the heap at 64 KB, so that every array is mapped and faulted anew: twice the time of
-# the test stage where it was measured. 32 MB is glibc's largest threshold for mapping.
+# Read by each worker process before it starts. BLAS keeps to one thread, as tasks fill the cores. Dask's own
+# default trims the heap at 64 KB: twice the time of the test stage where it was measured.
 WORKER_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(32 * 1024**2),
-    "MALLOC_TRIM_THRESHOLD_": str(1024**3),
+    **heap.ENVIRONMENT,
 }
 
 # Blocks are small beside a worker and never come back, so spilling them only hides a wrong budget. A worker

@@ -37,7 +37,7 @@ class BedRows:
         )
         calls = bed.read(index=(slice(None), rows), dtype="int8", order="F", num_threads=1)
         out = calls.T
-        out[out == MISSING] = -1
+        np.maximum(out, -1, out=out)  # MISSING is less; half the time of a mask
         return out[:, columns]
 
 
