@@ -16,7 +16,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
 def keep_heap() -> None:
-    """Do for this process what `ENVIRONMENT` does for one that starts; nothing where it is set, or without glibc."""
+    """Do for this process what `ENVIRONMENT` does for one that starts; nothing where it is set or glibc is not."""
     if any(name in os.environ for name in ENVIRONMENT):
         return
     with suppress(OSError, AttributeError):

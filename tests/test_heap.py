@@ -28,18 +28,6 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 PAGES = 20 * 8 * 2**20 // 4096
 
 
-def faults():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(3):
-    np.ones(2**21)
-before = faults()
-for _ in range(8):
-    a, b = np.ones(2**21), np.ones(2**21)
-    del a, b
-print(faults() - before)
-"""
-
-
 def faults(kept, environment):
     done = subprocess.run(
         [sys.executable, "-c", FAULTS, kept], capture_output=True, text=True, check=True, env=environment
