@@ -3,9 +3,9 @@
 Each program is a process of its own, from the same PLINK files to a table of p-values; programs alternate.
 Beside the seconds stand those of the tests by the program's own log, and the largest difference of log10 p from
 dasklmm's, for programs that compute the same. (FaST-LMM scales a variant by its called samples alone, which
-with 0.5 % missing calls moves log10 p by up to 7e-3.) Where each variant's ratio is refitted a line more tells
-the time of that alone: GEMMA's and JAMMA's by themselves, dasklmm's by a call of what its scan calls, here, on
-the same variants and cores.
+with 0.5 % missing calls moves log10 p by up to 7e-3.) A line more tells the time of the tests alone beside Hail,
+and of the search for the variance ratios alone beside GEMMA and JAMMA: theirs by themselves, dasklmm's by a call
+of what its scan calls, here, on the same variants and cores.
 
   mouse   1,410 mice with CD8, variants of frequency 1 % and more (files in DASKLMM_DATA)
   cohort  3,000 samples x 100,000 variants, simulated
@@ -64,20 +64,22 @@ class Program:
     commands: tuple[tuple[str, ...], ...]
     log_p: Callable[[Path], pd.Series]
     tests: Callable[[Path], float | None] = lambda _: None  # seconds of its test stage alone, by its own log
-    refit: Callable[[Path], float | None] = lambda _: None  # and of the search for each variant's ratio alone
+    alone: Callable[[Path], float | None] = lambda _: None  # and of the part that `Contest.alone` names
 
 
 @dataclass(frozen=True)
 class Contest:
     """Programs that do the same work; the first is ours. `same` names those whose p-values should agree.
 
-    `more` says of a program what it does besides, so that its ratio is not one of equal work.
+    `alone` names the part whose time is told apart. `more` says of a program what it does besides, so that its
+    ratio is not one of equal work.
     """
 
     label: str
     programs: tuple[Program, ...]
     same: tuple[str, ...]
     more: Mapping[str, str] = field(default_factory=dict)
+    alone: str = ""
 
 
 def find(peer: str) -> str | None:
@@ -91,7 +93,7 @@ def find(peer: str) -> str | None:
 # programs ----------------------------------------------------------------------------------------
 
 
-def ours(name: str, *options: str) -> Program:
+def ours(name: str, *options: str, alone: Callable[[Path], float | None] = lambda _: None) -> Program:
     """`dasklmm gwas`, to its table as the others."""
     command = (
         sys.executable,
@@ -114,16 +116,12 @@ def ours(name: str, *options: str) -> Program:
     def tests(folder: Path) -> float:
         return float(json.loads((folder / name / "run.json").read_text())["seconds"]["test"])
 
-    refit = refit_alone if "per-variant" in options else lambda _: None
-    return Program("dasklmm", (command,), log_p, tests, refit)
+    return Program("dasklmm", (command,), log_p, tests, alone)
 
 
 def refit_alone(folder: Path) -> float:
     """Seconds of the refit of every variant by what the scan calls, on all cores, from rotated genotypes."""
-    ds = dasklmm.open_genotypes(folder / "data.bed")
-    y = pd.read_csv(folder / "data.pheno", sep="\t", header=None)[2].to_numpy()
-    pairs = dasklmm.eigendecompose(dasklmm.kinship(ds, method="centered"))
-    p, s = pairs["p"].values, pairs["s"].values
+    ds, y, p, s = _decomposed(folder, "centered")
     data = design.rotated_data(p @ y, p @ np.ones((y.size, 1)), s)
     null = refit.refit_test(data, reml.fit_null(data), "wald")
     dosage = np.asarray(ds["dosage"].values)
@@ -132,6 +130,24 @@ def refit_alone(folder: Path) -> float:
     with one_blas_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
         time.sleep(0.1)  # threads of BLAS that did the eigendecomposition wait for work on a core
         return seconds(lambda: list(pool.map(partial(refit.refit_block, null), parts)))
+
+
+def tests_alone(folder: Path) -> float:
+    """Seconds of the tests of all variants at the null's ratio, rotated and stored before; the least of three."""
+    ds, y, p, s = _decomposed(folder, "rrm")
+    model = dasklmm.LinearMixedModel(p @ y, p @ np.ones((y.size, 1)), s).fit()
+    place = str(folder / "pa.zarr")
+    dasklmm.project(p, ds["dosage"].data, dims=("variant", "sample"), store=place, overwrite=True)
+    time.sleep(0.1)
+    return min(seconds(lambda: model.fit_alternatives(place).compute()) for _ in range(3))
+
+
+def _decomposed(folder: Path, method: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray]:
+    """Genotypes, phenotype, eigenvectors (eigen, sample) and eigenvalues of a case."""
+    ds = dasklmm.open_genotypes(folder / "data.bed")
+    y = pd.read_csv(folder / "data.pheno", sep="\t", header=None)[2].to_numpy()
+    pairs = dasklmm.eigendecompose(dasklmm.kinship(ds, method=method))
+    return ds, y, pairs["p"].values, pairs["s"].values
 
 
 def _of_log(path: Path, pattern: str, unit: float) -> float | None:
@@ -182,10 +198,19 @@ def jamma(path: str, *, loco: bool = False) -> Program:
 
 def _jamma_alone(path: str, folder: Path) -> float | None:
     """The command's log has no line for it: its own interpreter asks."""
-    python = Path(path).with_name("python")
-    command = (str(python), str(HERE / "jamma_run.py"), "data", "output/jamma-k.cXX.npy")
+    command = (
+        str(Path(path).with_name("python")),
+        str(HERE / "jamma_run.py"),
+        "data",
+        "output/jamma-k.cXX.npy",
+    )
+    return _printed(folder, command, "compute")
+
+
+def _printed(folder: Path, command: Sequence[str], name: str) -> float | None:
+    """The number that a command prints behind a name."""
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    found = re.search(r"^compute ([\d.]+)$", done.stdout, re.MULTILINE)
+    found = re.search(rf"^{name} ([\d.e-]+)$", done.stdout, re.MULTILINE)
     return None if found is None else float(found.group(1))
 
 
@@ -196,7 +221,13 @@ def fastlmm(path: str, *, loco: bool) -> Program:
 
 def hail(path: str) -> Program:
     command = (path, str(HERE / "hail_run.py"), "data", "hail")
-    return Program("hail", (command,), lambda folder: _table(folder / "hail.tsv", "rsid", "p_value"))
+
+    def alone(folder: Path) -> float | None:
+        return _printed(folder, (path, str(HERE / "hail_run.py"), "data", "hail-alone", "tests"), "tests")
+
+    return Program(
+        "hail", (command,), lambda folder: _table(folder / "hail.tsv", "rsid", "p_value"), alone=alone
+    )
 
 
 # cases -------------------------------------------------------------------------------------------
@@ -220,15 +251,22 @@ def contests(case: str, found: dict[str, str]) -> list[Contest]:
                 "per-variant",
                 "--test",
                 "wald",
+                alone=refit_alone,
             ),
             *of("gemma", gemma),
             *of("jamma", jamma),
         ),
         ("gemma", "jamma"),
+        alone="refit",
     )
     if case == "small":
         return [each]
-    null = Contest("null's ratio, LRT", (ours("null", "--no-loco"), *of("hail", hail)), ("hail",))
+    null = Contest(
+        "null's ratio, LRT",
+        (ours("null", "--no-loco", alone=tests_alone), *of("hail", hail)),
+        ("hail",),
+        alone="tests of stored rotated variants",
+    )
     wald = Contest(
         "null's ratio, Wald",
         (ours("wald", "--no-loco", "--test", "wald"), *of("fastlmm", fastlmm, loco=False)),
@@ -338,7 +376,7 @@ def measured(
             continue
         found = program.log_p(folder)
         difference, variants = gap(log_p, found)
-        alone = program.refit(folder)
+        alone = program.alone(folder)
         rows.append(
             {
                 "case": case,
@@ -347,7 +385,7 @@ def measured(
                 "seconds": runs[name].as_json(),
                 "ratio": runs[name].least / base,
                 "test_seconds": program.tests(folder),
-                "refit_us": None if alone is None else 1e6 * alone / found.size,
+                "alone_us": None if alone is None else 1e6 * alone / found.size,
                 "variants": variants,
                 "max_abs_diff_log10_p": difference if name in contest.same else None,
                 "more_work": contest.more.get(name),
@@ -369,14 +407,14 @@ def line(row: dict[str, Any]) -> str:
     return f"{what} | {measures}{more}"
 
 
-def refits(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Line on the refit alone of programs that say its time; the first is ours."""
-    found = {row["program"]: row["refit_us"] for row in rows if row["refit_us"] is not None}
+def part_alone(part: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Line on a part alone of programs that say its time; the first is ours."""
+    found = {row["program"]: row["alone_us"] for row in rows if row["alone_us"] is not None}
     own = found.pop("dasklmm", None)
     if own is None:
         return ""
     theirs = "".join(f"; {name} {value:,.1f} ({value / own:.1f} times)" for name, value in found.items())
-    return f"  the refit alone, microseconds a variant: dasklmm {own:.1f}{theirs}"
+    return f"  the {part} alone, microseconds a variant: dasklmm {own:.1f}{theirs}"
 
 
 SIZES = {"cohort": (3000, 100_000), "small": (400, 250_000)}
@@ -426,7 +464,7 @@ def main() -> None:
                 for row in measured(case, contest, folder, options.rounds, print):
                     rows.append({**row, "samples": n})
                     print(line(row), flush=True)
-                if told := refits(rows[-len(contest.programs) :]):
+                if told := part_alone(contest.alone, rows[-len(contest.programs) :]):
                     print(told, flush=True)
     write_json(options.json, {"machine": facts, "rounds": options.rounds, "rows": rows})
 

@@ -319,7 +319,7 @@ def test_a_peers_p_values_are_joined_by_id(tmp_path):
     assert peers._of_log(tmp_path / "none", "x", 1.0) is None
 
 
-def test_the_refit_alone_is_told_beside_the_peers(tmp_path):
+def test_a_part_alone_is_told_beside_the_peers(tmp_path):
     import dasklmm
     from benchmarks import peers
 
@@ -327,13 +327,13 @@ def test_the_refit_alone_is_told_beside_the_peers(tmp_path):
     peers.write_plink(tmp_path, ds, ds["phenotype"].values)
     assert 0 < peers.refit_alone(tmp_path) < 60
     rows = [
-        {"program": name, "refit_us": us}
+        {"program": name, "alone_us": us}
         for name, us in {"dasklmm": 10.0, "gemma": 1170.0, "x": None}.items()
     ]
-    assert peers.refits(rows) == (
+    assert peers.part_alone("refit", rows) == (
         "  the refit alone, microseconds a variant: dasklmm 10.0; gemma 1,170.0 (117.0 times)"
     )
-    assert not peers.refits(rows[1:])
+    assert not peers.part_alone("refit", rows[1:])
 
 
 def test_a_peer_that_fails_does_not_end_the_rest(tmp_path):
