@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from dasklmm.lazy.blocks import one_blas_thread
 from dasklmm.numerics.alternatives import add_rotated
 from dasklmm.numerics.genotypes import GRAM_TILE
 from dasklmm.numerics.records import AlternativeTest
@@ -26,7 +27,8 @@ ROWS = 1024
 
 def side_by_side(share: Callable[[int], None], workers: int) -> None:
     """Call share(0), … in a thread each, BLAS at one thread."""
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
+    # threadpoolctl alone ignores a limit where another thread of the process set one before
+    with one_blas_thread(), ThreadPoolExecutor(workers) as pool:
         list(pool.map(share, range(workers)))
 
 
