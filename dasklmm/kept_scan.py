@@ -11,7 +11,7 @@ import xarray as xr
 from dasklmm.errors import StoreError
 from dasklmm.lazy import run
 from dasklmm.scanning import Scan
-from dasklmm.store.places import clear, get, present, put
+from dasklmm.store.places import check_space, clear, get, present, put
 from dasklmm.store.publish import differing, unchanged
 from dasklmm.store.records import Records, one_writer, vacant
 from dasklmm.store.results import (
@@ -37,6 +37,7 @@ def run_kept(scan: Scan, store: str, resume: bool, overwrite: bool) -> xr.Datase
         done = _finished(store, inputs, resume, overwrite)
         if done is None:
             kept = _records(work, inputs, resume, overwrite)
+            check_space(work, scan.bytes_kept())
             with unchanged(scan.inputs, inputs, lambda: _drop(work)):
                 done = scan.run(kept)
             still_ours()

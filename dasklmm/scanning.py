@@ -19,7 +19,7 @@ from dasklmm import schema
 from dasklmm.clock import Clock
 from dasklmm.cohort import Cohort, Cohorts
 from dasklmm.errors import DaskLMMError, KinshipError, MemoryBudgetError
-from dasklmm.lazy import associate, blocks, run
+from dasklmm.lazy import associate, blocks, budget, run
 from dasklmm.lazy import kinship as lazy_kinship
 from dasklmm.lazy.eigen import leading_pairs
 from dasklmm.lazy.inputs import files_stamp, genotype_stamp
@@ -185,6 +185,16 @@ class Scan:
             self._digest, self._files = genotype_stamp(self.ds), files
         # files that were edited and then restored may have been read between
         return self._digest if files == self._files else fingerprint(self._digest, files)
+
+    def bytes_kept(self) -> int:
+        """Bytes of what lies in records at a time: Gram matrices, P of one contig, blocks of tests."""
+        computed = self.given is None and not self.options["truncated"]
+        matrices = budget.matrices_held(len(self.contigs), 1) if computed else 0
+        size = self.rows.shape[0] * len(self.cohorts.names) * (len(self.columns) + 1) * 8
+        for g, (group, rank) in enumerate(zip(self.cohorts.groups, self.ranks, strict=True)):
+            n = group[0].y.size
+            size += matrices * 8 * n * n + rank * n * np.dtype(self._dtype_of_p(g)).itemsize
+        return size
 
     def _cut(self, kept: Records | Memory) -> None:
         """Cut the genotypes into blocks: those of the run that is taken up, whatever memory there is now."""

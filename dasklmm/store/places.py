@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -199,6 +200,29 @@ def check_writable(path: str | Path) -> None:
             remove(probe)
     except Exception as error:  # file systems raise what they like
         raise unwritable(path, error) from error
+
+
+def check_space(path: str | Path, needed: int) -> None:
+    """Refuse a folder of a local disk that has no room for what will lie there, before any work. Eager.
+
+    What lies there already counts as room. Object stores are not asked: they do not tell.
+
+    Raises
+    ------
+    StoreError
+    """
+    if not is_local(path):
+        return
+    folder = Path(path)
+    held = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free + held
+    if needed > free:
+        raise StoreError(
+            f"unfinished work at {str(path)!r} will need {needed / 1e9:,.3g} GB, and {free / 1e9:,.3g} GB are "
+            "free there. Free space, or give a store on another disk or an object store (store=, --store)."
+        )
 
 
 def check_place(path: str | Path) -> None:

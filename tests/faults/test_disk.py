@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import http.server
+import shutil
 import subprocess
 import threading
 
@@ -74,6 +75,33 @@ def test_disk_full_from_the_start(cohort, wanted, small_disk):
     (small_disk / "filler").unlink()
     cohort.scan(small_disk / "r.zarr")
     assert contents(small_disk / "r.zarr") == wanted
+
+
+def test_disk_that_is_too_small_is_refused_before_any_work(cohort, tmp_path, monkeypatch):
+    """Fault 4, foretold: Gram matrices of all contigs, P and tests."""
+    store, free = tmp_path / "r.zarr", [0]
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=free[0]))
+    n, contigs = len(cohort.y), 3
+    free[0] = (contigs + 1) * 8 * n * n
+    with pytest.raises(errors.StoreError, match=r"will need [\d.]+ GB, and [\d.]+ GB are free .*--store"):
+        cohort.scan(store, Rows(cohort.npy, 0.01))
+    assert not records_of(store, "gram")
+    free[0] *= 3
+    cohort.scan(store)
+
+
+def test_what_a_former_run_left_counts_as_room(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    work = tmp_path / "none yet" / "r.zarr.work"
+    places.check_space(work, 1000)
+    (work / "gram").mkdir(parents=True)
+    (work / "gram" / "00000").write_bytes(bytes(500))
+    places.check_space(work, 1500)
+    with pytest.raises(errors.StoreError, match="Free space"):
+        places.check_space(work, 1501)
+    places.check_space("s3://bucket/r.zarr.work", 10**18)  # which does not tell
 
 
 def test_store_that_raises(cohort, wanted, tmp_path, monkeypatch):
