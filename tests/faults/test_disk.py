@@ -105,11 +105,11 @@ def test_what_a_former_run_left_counts_as_room(tmp_path, monkeypatch):
 
 
 def test_store_that_raises(cohort, wanted, tmp_path, monkeypatch):
-    """Fault 4, where nothing can be mounted: every write after the tenth fails."""
+    """Fault 4, where nothing can be mounted: every write fails once the layout and the Gram matrices are there."""
     store, real, written = tmp_path / "r.zarr", places._put, []
 
     def put(path, *parts):
-        if len(written) >= 10:
+        if len(written) >= 17:
             raise OSError(errno.ENOSPC, "No space left on device")
         if not path.endswith(".partial"):  # whether anything can be written was asked before
             written.append(path)
@@ -117,14 +117,14 @@ def test_store_that_raises(cohort, wanted, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(places, "_put", put)
-        # one write at a time: another thread's tenth might end after the eleventh has failed
+        # one write at a time: another thread's might end after one has failed
         with (
             dask.config.set(scheduler="synchronous"),
             pytest.raises(errors.StoreError, match="No space left on device"),
         ):
             cohort.scan(store)
     assert not store.exists()
-    assert len(records_of(store)) == 10
+    assert len(records_of(store)) == 17
     resumed = cohort.scan(store).attrs["resumed"]
     assert resumed["kinship"]["computed"] == 0
     assert contents(store) == wanted
