@@ -384,6 +384,13 @@ def _after_covariates(
     return u, v, share, 1.0 / left + 1.0 / (1.0 - explained), status
 
 
+def _vertex(left: Float, middle: Float, right: Float) -> Float:
+    """Place of the lowest point of parabolas through three even points, from the middle one; 0 where it is no valley."""
+    bend = right + left - 2.0 * middle
+    valley = (middle <= left) & (middle <= right) & (bend > 0.0)
+    return np.where(valley, 0.5 * (left - right) / np.where(valley, bend, 1.0), 0.0)
+
+
 def _lowest(points: Float, values: Float, slopes: Float, half: float) -> Float:
     """Where curves are lowest.
 
@@ -405,14 +412,13 @@ def _lowest(points: Float, values: Float, slopes: Float, half: float) -> Float:
     """
     step = points[1] - points[0]
     middle, left, right = values[:, 1:-1], values[:, :-2], values[:, 2:]
-    rise, bend = right - left, right + left - 2.0 * middle
-    valley = (middle <= left) & (middle <= right) & (bend > 0.0)
-    shift = np.zeros(values.shape)
-    shift[:, 1:-1] = np.where(valley, -0.5 * rise / np.where(valley, bend, 1.0), 0.0)
-    depth = values.copy()
-    depth[:, 1:-1] += 0.25 * rise * shift[:, 1:-1]
+    valleys = np.nonzero((middle <= left) & (middle <= right))  # a few of all points
+    depth, vertex = values.copy(), _vertex(left[valleys], middle[valleys], right[valleys])
+    depth[:, 1:-1][valleys] += 0.25 * (right[valleys] - left[valleys]) * vertex
     best = depth.argmin(axis=1)
-    x = points[best] + step * shift[np.arange(best.shape[0])[:, None], best, np.arange(best.shape[1])]
+    inside = np.clip(best, 1, points.size - 2)
+    around = (np.take_along_axis(values, (inside + k)[:, None], 1)[:, 0] for k in (-1, 0, 1))
+    x = points[best] + step * np.where(best == inside, _vertex(*around), 0.0)
     low, high = points[np.maximum(best - 1, 0)], points[np.minimum(best + 1, points.size - 1)]
     done = np.zeros(x.shape, dtype=bool)
     for _ in range(NEWTON_STEPS):
