@@ -385,7 +385,7 @@ def _after_covariates(
 
 
 def _vertex(left: Float, middle: Float, right: Float) -> Float:
-    """Lowest place of parabolas through three even points, in steps from the middle; 0 where there is no valley."""
+    """Lowest place of parabolas through three even points, in steps from the middle; 0 where it is no valley."""
     bend = right + left - 2.0 * middle
     valley = (middle <= left) & (middle <= right) & (bend > 0.0)
     return np.where(valley, 0.5 * (left - right) / np.where(valley, bend, 1.0), 0.0)
