@@ -461,10 +461,11 @@ def main() -> None:
             for contest in contests(case, found):
                 if options.contest not in contest.label:
                     continue
-                for row in measured(case, contest, folder, options.rounds, print):
+                found_rows = measured(case, contest, folder, options.rounds, print)
+                for row in found_rows:
                     rows.append({**row, "samples": n})
                     print(line(row), flush=True)
-                if told := part_alone(contest.alone, rows[-len(contest.programs) :]):
+                if contest.alone and (told := part_alone(contest.alone, found_rows)):
                     print(told, flush=True)
     write_json(options.json, {"machine": facts, "rounds": options.rounds, "rows": rows})
 

@@ -49,9 +49,9 @@ from dasklmm.store.records import Memory
 
 logger = logging.getLogger(__name__)
 
-# Values of the variance ratio at which a refit sums inner products: 20 to 30 in its window where it was
-# measured, and about 70 for the few variants that need the whole range.
-NODES = 32
+# Values of the variance ratio at which a refit sums inner products, by eights: 68 over the whole range, where few
+# samples leave the null's likelihood flat, and for the few variants of others that need it; else 20 to 30.
+NODES = 72
 
 
 def gwas(

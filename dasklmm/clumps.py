@@ -15,7 +15,15 @@ import xarray as xr
 
 from dasklmm import schema
 from dasklmm.errors import GenotypeFormatError, OptionError, SampleError, ShapeError
-from dasklmm.export import GENOME_WIDE, contig_codes, floats, positions, strings, variant_table
+from dasklmm.export import (
+    GENOME_WIDE,
+    check_complete,
+    contig_codes,
+    floats,
+    positions,
+    strings,
+    variant_table,
+)
 from dasklmm.lazy import blocks, run
 from dasklmm.numerics.clumping import (
     DISTANCE,
@@ -198,6 +206,7 @@ def _check_results(results: Any) -> None:
             f"results are a {type(results).__name__}; the Dataset of dasklmm.gwas is needed, with "
             f"{', '.join(needed)} over the dim variant."
         )
+    check_complete(results)
     absent = [name for name in needed if name not in results.variables]
     if absent:
         raise OptionError(

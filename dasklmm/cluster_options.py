@@ -31,9 +31,6 @@ class _Bounds(click.ParamType):
         return least, most
 
 
-# Seconds that workers are waited for, where --worker-timeout does not say.
-WORKER_TIMEOUT = 600.0
-
 _TLS = "DASK_DISTRIBUTED__COMM__TLS__"
 
 
@@ -96,7 +93,7 @@ def cluster_options(function: Any) -> Any:
             "--worker-timeout",
             type=click.FloatRange(min=0, min_open=True),
             metavar="SECONDS",
-            help="How long to wait for the workers of --gateway or --scheduler.  [default: 600]",
+            help="How long to wait where --gateway or --scheduler has no worker.  [default: 600]",
         ),
         click.option(
             "--gateway-option",
@@ -130,10 +127,14 @@ def cluster_options(function: Any) -> Any:
 def client_of(cluster: Cluster, read: str | None = None, write: str | None = None) -> Iterator[None]:
     """The Dask client asked for, or none: threads. Workers elsewhere must see what is read and written."""
     cluster.check()
+    import dask
+
     from dasklmm import settings
 
-    settings.check()  # before there is a cluster
     with ExitStack() as stack:
+        if cluster.worker_timeout is not None:
+            stack.enter_context(dask.config.set({"dasklmm.worker-timeout": cluster.worker_timeout}))
+        settings.check()  # before there is a cluster
         stack.enter_context(clusters_heard())
         for log in map(logging.getLogger, ("distributed.client", "tornado.application", "asyncio")):
             log.addFilter(_is_not_loss)
@@ -147,7 +148,7 @@ def client_of(cluster: Cluster, read: str | None = None, write: str | None = Non
                     n_workers=cluster.workers,
                     adapt=cluster.adapt,
                     options=cluster.options(),
-                    timeout=cluster.worker_timeout or WORKER_TIMEOUT,
+                    timeout=settings.worker_timeout(),
                     tell=lambda line: click.echo(line, err=True),
                 )
             )
@@ -167,9 +168,7 @@ def client_of(cluster: Cluster, read: str | None = None, write: str | None = Non
             from dasklmm.lazy.run import need_workers
 
             client = stack.enter_context(_connected(cluster.scheduler))
-            need_workers(
-                client, cluster.worker_timeout or WORKER_TIMEOUT, lambda line: click.echo(line, err=True)
-            )
+            need_workers(client, tell=lambda line: click.echo(line, err=True))
             from dasklmm.preflight import check_versions
 
             for line in check_versions(client):

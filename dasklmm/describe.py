@@ -135,8 +135,8 @@ def _results(results: xr.Dataset) -> Iterator[str]:
 def _incomplete(results: xr.Dataset) -> Iterator[str]:
     attrs, state = results.attrs, results.attrs["incomplete"]
     yield f"incomplete results of {listed(np.atleast_1d(attrs['phenotype']))}"
-    if "gone" in state:
-        yield f"  gone or damaged: {listed(state['gone']) if state['gone'] else 'the list of what there was'}"
+    if "blocks" not in state:
+        yield f"  gone or damaged: {listed(state['gone'])}"
         yield "  run the scan again with --overwrite"
         return
     yield (

@@ -224,7 +224,8 @@ def status_counts(results: xr.Dataset) -> dict[str, int]:
 
 
 def contigs(results: xr.Dataset) -> np.ndarray:
-    """Contig names (variant); empty strings where they are absent."""
+    """Contig names (variant); empty strings where they are absent. OptionError where damage took them."""
+    _check_not_gone(results, "variant_contig")
     names = strings(results, "variant_contig")
     return np.full(results.sizes["variant"], "") if names is None else names
 
@@ -236,13 +237,23 @@ def contig_codes(results: xr.Dataset) -> np.ndarray:
 
 
 def positions(results: xr.Dataset) -> np.ndarray:
-    """Positions (variant) int64; 0 where they are absent or unknown."""
+    """Positions (variant) int64; 0 where they are absent or unknown. OptionError where damage took them."""
+    _check_not_gone(results, "variant_position")
     if "variant_position" not in results.variables:
         return np.zeros(results.sizes["variant"], dtype=np.int64)
     values = np.asarray(results["variant_position"].values)
     if values.dtype.kind == "f":
         values = np.where(np.isfinite(values), values, 0)
     return np.maximum(values.astype(np.int64), 0)
+
+
+def _check_not_gone(results: xr.Dataset, name: str) -> None:
+    """Refuse to go on as if what is gone of damaged results had never been there."""
+    if name in results.attrs.get("incomplete", {}).get("gone", ()):
+        raise OptionError(
+            f"{name!r} of these results is gone or damaged, which this needs. Run the scan again, with "
+            "--overwrite."
+        )
 
 
 def strings(results: xr.Dataset, name: str) -> np.ndarray | None:

@@ -36,8 +36,8 @@ def run_kept(scan: Scan, store: str, resume: bool, overwrite: bool) -> xr.Datase
     with one_writer(work) as still_ours:
         done = _finished(store, inputs, resume, overwrite)
         if done is None:
-            kept = _records(work, inputs, resume, overwrite)
             check_space(work, scan.bytes_kept())
+            kept = _records(work, inputs, resume, overwrite)
             with unchanged(scan.inputs, inputs, lambda: _drop(work)):
                 done = scan.run(kept)
             still_ours()
@@ -87,8 +87,13 @@ def _records(work: str, inputs: dict[str, Any], resume: bool, overwrite: bool) -
         kept.check_own()
     try:
         held = None if text is None else json.loads(text)
-    except ValueError:
-        held = {}  # damaged: nothing there can be believed
+    except ValueError as error:
+        if not overwrite:
+            raise StoreError(
+                f"{work}/inputs.json is damaged, so that the unfinished work there cannot be taken up. Give "
+                "overwrite=True (--overwrite) to drop it."
+            ) from error
+        held = {}
     names = [] if held is None else differing(held, inputs)
     if held is not None and not overwrite:
         if names:

@@ -127,9 +127,9 @@ def decompose_kept(
 
 def release_on_workers() -> None:
     """Have workers give up every P that they keep, when a run is over. Eager."""
-    client = run.active_client()
-    if client is not None:
-        with suppress(Exception):  # a cluster that is lost keeps nothing
+    with suppress(Exception):  # a cluster that is lost keeps nothing
+        client = run.active_client()
+        if client is not None:
             client.run(arrays.StoredArray.release, on_error="ignore")
 
 

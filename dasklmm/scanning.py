@@ -187,13 +187,14 @@ class Scan:
         return self._digest if files == self._files else fingerprint(self._digest, files)
 
     def bytes_kept(self) -> int:
-        """Bytes of what lies in records at a time: Gram matrices, P of one contig, blocks of tests."""
+        """Bytes on disk at a time, at most: Gram matrices, P of the contigs at work, tests and their results."""
         computed = self.given is None and not self.options["truncated"]
         matrices = budget.matrices_held(len(self.contigs), 1) if computed else 0
-        size = self.rows.shape[0] * len(self.cohorts.names) * (len(self.columns) + 1) * 8
+        together = min(self.side_by_side, len(self.contigs))
+        size = 2 * self.rows.shape[0] * len(self.cohorts.names) * (len(self.columns) + 1) * 8
         for g, (group, rank) in enumerate(zip(self.cohorts.groups, self.ranks, strict=True)):
             n = group[0].y.size
-            size += matrices * 8 * n * n + rank * n * np.dtype(self._dtype_of_p(g)).itemsize
+            size += matrices * 8 * n * n + together * rank * n * np.dtype(self._dtype_of_p(g)).itemsize
         return size
 
     def _cut(self, kept: Records | Memory) -> None:

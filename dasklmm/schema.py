@@ -169,8 +169,8 @@ def ploidy(ds: xr.Dataset) -> int:
 
 
 def with_text(ds: xr.Dataset) -> xr.Dataset:
-    """Genotypes whose coordinates of dtype object, as pandas leaves them, are text."""
-    names = [n for n in ("sample_id", *VARIANT_COORDS) if n in ds.variables and ds[n].dtype.kind == "O"]
+    """Genotypes whose coordinates of dtype object, as pandas leaves them, or StringDType, as Zarr, are text."""
+    names = [n for n in ("sample_id", *VARIANT_COORDS) if n in ds.variables and ds[n].dtype.kind in "OT"]
     return ds.assign_coords({n: (ds[n].dims, np.asarray(ds[n].values).astype(str)) for n in names})
 
 

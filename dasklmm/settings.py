@@ -11,7 +11,7 @@ from typing import Any
 
 import dask
 import yaml
-from dask.utils import parse_bytes
+from dask.utils import parse_bytes, parse_timedelta
 
 from dasklmm.errors import OptionError
 
@@ -36,7 +36,7 @@ def check() -> None:
             f"there is no setting dasklmm.{unknown[0]}; there are {', '.join(known)}. It comes from a YAML file "
             f"of Dask's configuration, the environment variable {_variable(unknown[0])}, or dask.config.set."
         )
-    for read in (block_size, usable_memory, live_page, progress):
+    for read in (block_size, usable_memory, live_page, worker_timeout, progress):
         read()
 
 
@@ -81,6 +81,24 @@ def usable_memory() -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
         raise _refused("usable-memory", value, "a number above 0 and up to 1")
     return float(value)
+
+
+def worker_timeout() -> float:
+    """Seconds that a cluster without any worker is waited for, at the start and in the middle of a run.
+
+    Raises
+    ------
+    OptionError
+        No time above 0.
+    """
+    value = _value("worker-timeout")
+    try:
+        seconds = float(parse_timedelta(value))
+    except (ValueError, TypeError, AttributeError, KeyError):
+        seconds = 0.0
+    if isinstance(value, bool) or not seconds > 0:
+        raise _refused("worker-timeout", value, "a time such as 10 minutes, above 0,")
+    return seconds
 
 
 def live_page() -> bool:

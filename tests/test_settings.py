@@ -18,7 +18,13 @@ from dasklmm.lazy.budget import Room
 
 
 def test_defaults():
-    assert settings.DEFAULTS["dasklmm"].keys() == {"block-size", "usable-memory", "live-page", "progress"}
+    assert settings.DEFAULTS["dasklmm"].keys() == {
+        "block-size",
+        "usable-memory",
+        "live-page",
+        "worker-timeout",
+        "progress",
+    }
     assert (settings.block_size(), settings.usable_memory()) == (64 * 1024**2, 0.8)
     assert settings.live_page()
     assert not settings.progress()
@@ -61,6 +67,9 @@ def test_progress(capsys):
         ("usable-memory", True, settings.usable_memory),
         ("live-page", "perhaps", settings.live_page),
         ("progress", 1, settings.progress),
+        ("worker-timeout", "soon", settings.worker_timeout),
+        ("worker-timeout", 0, settings.worker_timeout),
+        ("worker-timeout", True, settings.worker_timeout),
     ],
 )
 def test_a_bad_value_is_refused(key, value, read):

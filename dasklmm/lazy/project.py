@@ -15,6 +15,7 @@ import zarr
 
 import dasklmm
 from dasklmm import schema
+from dasklmm.errors import OptionError
 from dasklmm.lazy import blocks, run
 from dasklmm.lazy.inputs import content_digest, genotype_stamp
 from dasklmm.numerics.scan import imputed_block, project_block
@@ -116,6 +117,7 @@ def project(
     rotated = rotated_rows(rows, eigenvectors, columns, mean_impute)
     if store is None:
         return rotated
+    check_apart(store, p)
     of = functools.partial(rotation_inputs, whole, rows, eigenvectors, columns, mean_impute)
     stored = keep_rows(rotated, store, of, overwrite=overwrite, progress=progress)
     out = rotated.copy(data=da.from_array(arrays.CheckedRows(stored), name=False, inline_array=True))
@@ -143,6 +145,12 @@ def rotation_inputs(
         "samples": None if samples is None else fingerprint(samples),
         "mean_impute": mean_impute,
     }
+
+
+def check_apart(path: str | Path, p: Any) -> None:
+    """Refuse to write where the eigenvectors lie that are to be read; OptionError."""
+    if isinstance(p, (str, Path)) and absolute(path) == absolute(p):
+        raise OptionError(f"{str(path)!r} holds the eigenvectors, which are needed. Give another place.")
 
 
 def check_rows(

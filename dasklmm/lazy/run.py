@@ -17,6 +17,7 @@ from dask import threaded
 from dask.callbacks import Callback
 from dask.delayed import Delayed
 
+from dasklmm import settings
 from dasklmm.errors import ClusterError
 
 logger = logging.getLogger(__name__)
@@ -24,9 +25,7 @@ logger = logging.getLogger(__name__)
 OnDone = Callable[[int, int], None]
 OnResult = Callable[[int, Any], None]
 
-# How long workers are waited for where nothing else is said.
-WORKER_SECONDS = 600.0
-_PAUSE_SECONDS = 0.2
+_PAUSE_SECONDS, _WATCH_SECONDS = 0.2, 2.0
 _TOLD_EVERY_SECONDS = 30.0
 
 
@@ -73,7 +72,7 @@ def workers_there(
     try:
         while True:
             check()
-            before, count = count, len(client.nthreads())
+            before, count = count, _count(client)
             now = time.monotonic()
             if count >= wanted or now - start > timeout:
                 return count
@@ -90,27 +89,73 @@ def workers_there(
             _cancel(client, [work])
 
 
+def _count(client: Any) -> int:
+    try:
+        return len(client.nthreads())
+    except OSError as error:  # what distributed raises where nobody answers
+        raise _lost("its scheduler does not answer") from error
+
+
 def need_workers(
-    client: Any, timeout: float = WORKER_SECONDS, tell: Callable[[str], None] = logger.warning
+    client: Any, timeout: float | None = None, tell: Callable[[str], None] = logger.warning
 ) -> None:
     """Wait until a cluster has a worker, or its tasks would wait for ever and say nothing. Eager.
+
+    `timeout` is in seconds; None is the setting dasklmm.worker-timeout.
 
     Raises
     ------
     ClusterError
         None comes in time, or the scheduler is gone.
     """
+    timeout = settings.worker_timeout() if timeout is None else timeout
     with _cluster_errors():
-        try:
-            if workers_there(client, 1, timeout, tell):
-                return
-        except OSError as error:  # what distributed raises where nobody answers
-            raise _lost(str(error)) from error
-    raise ClusterError(
+        if workers_there(client, 1, timeout, tell):
+            return
+    raise _no_workers(client, timeout)
+
+
+def _no_workers(client: Any, timeout: float) -> ClusterError:
+    return ClusterError(
         f"the scheduler at {client.scheduler.address!r} has no workers, and none came in {timeout:g} s. Start "
-        "some (dask worker ADDRESS, or cluster.scale), or look into the logs of those that were asked for. Where "
-        "nodes are slow to come, give them longer: --worker-timeout, or client.wait_for_workers before the call."
+        "some (dask worker ADDRESS, or cluster.scale), or look into the logs of those that were asked for, and "
+        "run the same command again: with a store, what is finished is kept. Where nodes are slow to come, give "
+        "them longer: --worker-timeout, or the setting dasklmm.worker-timeout."
     )
+
+
+@contextmanager
+def _workers_watched(client: Any, futures: Sequence[Any]) -> Iterator[None]:
+    """Give futures up, in one error, where the cluster has lost all workers and none comes in time."""
+    over, given_up = threading.Event(), threading.Event()
+    timeout = settings.worker_timeout()
+
+    def watch() -> None:
+        since = told = time.monotonic()
+        while not over.wait(min(_WATCH_SECONDS, timeout / 4)):
+            now = time.monotonic()
+            try:
+                if client.nthreads():
+                    since = told = now
+            except Exception:  # noqa: BLE001  (the scheduler is lost: distributed gives the futures up)
+                return
+            if now - since > timeout:
+                given_up.set()
+                _cancel(client, futures)
+                return
+            if now - told > _TOLD_EVERY_SECONDS:
+                logger.warning("the cluster has no workers: waiting for %.0f s", now - since)
+                told = now
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    except BaseException as error:
+        if given_up.is_set():
+            raise _no_workers(client, timeout) from error
+        raise
+    finally:
+        over.set()
 
 
 def run_blocks(
@@ -139,15 +184,16 @@ def run_blocks(
             finished_ones = as_completed(futures, with_results=True, raise_errors=False)
             try:
                 _need_connection(client)
-                for done, (future, result) in enumerate(finished_ones, 1):
-                    if future.status != "finished":
-                        future.result()
-                    out[place[future.key]] = result
-                    future.release()  # or the results of all blocks would pile up on the workers
-                    if on_result is not None:
-                        on_result(place[future.key], result)
-                    if on_done is not None:
-                        on_done(done, total)
+                with _workers_watched(client, futures):
+                    for done, (future, result) in enumerate(finished_ones, 1):
+                        if future.status != "finished":
+                            future.result()
+                        out[place[future.key]] = result
+                        future.release()  # or the results of all blocks would pile up on the workers
+                        if on_result is not None:
+                            on_result(place[future.key], result)
+                        if on_done is not None:
+                            on_done(done, total)
             except (
                 BaseException
             ):  # an interruption too: a notebook's traceback keeps the futures, which go on
@@ -225,7 +271,10 @@ def counted(total: int, on_done: OnDone | None) -> Iterator[Report | None]:
         over = True
         del Report._here[report.topic]
         if client is not None:
-            client.unsubscribe_topic(report.topic)
+            from distributed.client import ClosedClientError
+
+            with suppress(ClosedClientError):
+                client.unsubscribe_topic(report.topic)
 
 
 def call(label: str, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -241,7 +290,8 @@ def call(label: str, function: Callable[..., Any], *arguments: Any) -> Any:
         key = f"{label}-{uuid.uuid4()}"
         future = client.submit(function, *arguments, pure=False, key=key)
         _need_connection(client)
-        return future.result()
+        with _workers_watched(client, [future]):
+            return future.result()
 
 
 def _need_connection(client: Any) -> None:
@@ -279,7 +329,7 @@ def _cluster_errors() -> Iterator[None]:
             "kept. Blocks of another size are another run's: they begin anew, with --overwrite or overwrite=True."
         ) from error
     except (CancelledError, CommClosedError) as error:
-        raise _lost(type(error).__name__) from error
+        raise _lost("its scheduler is gone") from error
 
 
 def _lost(reason: str) -> ClusterError:

@@ -75,8 +75,8 @@ def unwritable(path: str | Path, error: Exception) -> StoreError:
         else "Give a place that is there (a bucket is not made) and that your credentials may write"
     )
     return StoreError(
-        f"{str(path)!r} cannot be written: {reason}. {remedy}, and run the same command again: what is finished "
-        "is kept."
+        f"{str(path)!r} cannot be written: {reason}. {remedy}, and run the same command again: of a scan, what is "
+        "finished is kept."
     )
 
 
@@ -143,6 +143,13 @@ def remove(path: str | Path) -> None:
         fs.rm(root, recursive=True)
 
 
+def entries(path: str) -> list[str]:
+    """Names of what a folder holds."""
+    fs, root = fsspec.core.url_to_fs(path)
+    fs.invalidate_cache()
+    return sorted(str(place).rstrip("/").rsplit("/", 1)[-1] for place in fs.ls(root, detail=False))
+
+
 def clear(path: str, keep: str, first: str = "") -> None:
     """Remove all that a folder holds but the entry `keep`; the entry `first` before the others."""
     fs, root = fsspec.core.url_to_fs(path)
@@ -205,7 +212,7 @@ def check_writable(path: str | Path) -> None:
 def check_space(path: str | Path, needed: int) -> None:
     """Refuse a folder of a local disk that has no room for what will lie there, before any work. Eager.
 
-    What lies there already counts as room. Object stores are not asked: they do not tell.
+    What lies there already counts as room. Object stores, and disks whose size is told as 0, do not tell.
 
     Raises
     ------
@@ -217,8 +224,9 @@ def check_space(path: str | Path, needed: int) -> None:
     held = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     while not folder.exists():
         folder = folder.parent
-    free = shutil.disk_usage(folder).free + held
-    if needed > free:
+    usage = shutil.disk_usage(folder)
+    free = usage.free + held
+    if usage.total and needed > free:
         raise StoreError(
             f"unfinished work at {str(path)!r} will need {needed / 1e9:,.3g} GB, and {free / 1e9:,.3g} GB are "
             "free there. Free space, or give a store on another disk or an object store (store=, --store)."

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -86,6 +85,8 @@ def write_results(
     overwrite : bool
         Replace what is there.
     """
+    if "incomplete" in results.attrs:
+        raise StoreError("the results are incomplete; finish their run by the same command, and keep those.")
     path = places.absolute(path)
     records.vacant(path, overwrite or unfinished(path), "results")
     with published(path) as target, places.writing(path):
@@ -93,6 +94,7 @@ def write_results(
         manifest = {}
         for name, variable in results.variables.items():
             values = variable.values
+            values = values.astype(values.dtype.newbyteorder("="), copy=False)  # as they are read again
             manifest[str(name)] = fingerprint(values)
             if values.dtype.kind == "U":
                 values = values.astype(np.dtypes.StringDType())
@@ -104,6 +106,8 @@ def write_results(
                 chunks=(max(1, min(CHUNK_VARIANTS, values.shape[0])), *(1 for _ in values.shape[1:])),
                 dimension_names=[str(d) for d in variable.dims],
                 config={"write_empty_chunks": True},
+                # a chunk that is gone reads as what is nobody's result
+                **({"fill_value": np.nan} if values.dtype.kind == "f" else {}),
                 attributes={str(k): v for k, v in variable.attrs.items()},
             )
             array[...] = values
@@ -134,8 +138,8 @@ def open_results(path: str | Path, *, allow_incomplete: bool = False) -> xr.Data
     -------
     Dataset (variant)
         As :func:`dasklmm.gwas` returned it. Of incomplete results: rows that are not done are NaN with the status
-        "unfinished"; the attribute `incomplete` counts blocks and variants, done and all, or names the variables
-        that are gone; the null models, lambda_GC and counts are not there.
+        "unfinished"; the attribute `incomplete` counts (`blocks`, `blocks_done`, `variants`, `variants_done`), or
+        names what is `gone` of damaged results; null models, lambda_GC and counts are there of those alone.
 
     Raises
     ------
@@ -150,16 +154,29 @@ def open_results(path: str | Path, *, allow_incomplete: bool = False) -> xr.Data
     >>> dasklmm.open_results("results.zarr").equals(results)
     True
     """
-    if places.is_local(path) and any((Path(path) / name).is_dir() for name in (NAME, work_of(NAME))):
-        path = Path(path) / NAME
-    if not allow_incomplete:
-        return _complete(path)
+    path = places.absolute(path)
+    places.reach(path)
+    if any(places.present(f"{path}/{name}") for name in (NAME, work_of(NAME))):
+        path = f"{path}/{NAME}"
     try:
         return _complete(path)
     except StoreError:
-        found = _so_far(path)
-        if found is None:
+        if not allow_incomplete:
             raise
+        found: xr.Dataset | StoreError | None
+        try:
+            found = _so_far(path)
+        except StoreError as error:
+            found = error
+        with suppress(StoreError):
+            return _complete(path)  # of a run that ended while its work was looked at
+        if found is None:
+            raise StoreError(
+                f"there are no results at {str(path)!r}, nor of an unfinished run. Give the results.zarr of a "
+                "run, or the run's directory."
+            ) from None
+        if isinstance(found, StoreError):
+            raise found from None
         return found
 
 
@@ -177,8 +194,8 @@ def _complete(path: str | Path) -> xr.Dataset:
     try:
         marks = json.loads(done)
         manifest = marks["arrays"]
-        intact = fingerprint({k: group.attrs[k] for k in ATTRIBUTES}) == marks["attributes"]
-    except (ValueError, KeyError) as error:
+        intact = _attributes(group) == marks["attributes"]
+    except (ValueError, KeyError, TypeError) as error:
         raise _damaged(path, SUCCESS) from error
     if not intact:
         raise _damaged(path, "zarr.json")
@@ -201,6 +218,10 @@ def _variable(group: zarr.Group, name: str) -> tuple[tuple[str, ...], np.ndarray
     return tuple(str(d) for d in array.metadata.dimension_names), values, dict(array.attrs)
 
 
+def _attributes(group: zarr.Group) -> str:
+    return fingerprint({k: group.attrs[k] for k in ATTRIBUTES})
+
+
 def _dataset(group: zarr.Group, variables: dict[str, Any]) -> xr.Dataset:
     coords: Any = group.attrs["coordinates"]
     return xr.Dataset(
@@ -220,25 +241,28 @@ def _so_far(path: str | Path) -> xr.Dataset | None:
             inputs = {}  # damaged: no record is of it
         return results_so_far(records.Records(work_of(path), fingerprint(inputs)))
     group = _open(path)
-    if group is None or not {"results", "coordinates"} <= set(group.attrs):
+    if group is None or not isinstance(group.attrs.get("results"), dict):
+        return None
+    if not isinstance(group.attrs.get("coordinates"), list):
         return None
     try:
-        manifest = json.loads(places.get(f"{str(path).rstrip('/')}/{SUCCESS}") or b"{}").get("arrays", {})
-    except ValueError:
-        manifest = {}
+        marks = json.loads(places.get(f"{str(path).rstrip('/')}/{SUCCESS}") or b"{}")
+        manifest = dict(marks["arrays"])
+        gone = {*manifest, *([] if _attributes(group) == marks["attributes"] else ["zarr.json"])}
+    except (ValueError, KeyError, TypeError):
+        manifest, gone = {}, {SUCCESS}
     variables: dict[str, Any] = {}
-    gone = set(manifest)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Zarr's, of _SUCCESS
-        names = sorted({*manifest, *group.array_keys()})
-    for name in names:
+    held = [name for name in places.entries(str(path)) if name not in ("zarr.json", SUCCESS)]
+    if not manifest:
+        gone.update(held)
+    for name in manifest or held:
         with suppress(Exception):  # codecs raise what they like on damaged bytes
             found = _variable(group, name)
             if fingerprint(found[1]) == manifest.get(name, fingerprint(found[1])):
                 variables[name] = found
                 gone.discard(name)
     out = _dataset(group, variables)
-    out.attrs["incomplete"] = {"gone": sorted(gone), "checked": bool(manifest)}
+    out.attrs["incomplete"] = {"gone": sorted(gone)}
     return out
 
 
@@ -258,7 +282,9 @@ def differences(path: str | Path, inputs: dict[str, Any]) -> list[str] | None:
     """Names of the inputs and options in which the results at `path` differ; None where there are none."""
     group = _open(path)
     if group is None and places.is_local(path) and Path(path).exists():
-        raise StoreError(f"{str(path)!r} exists and is not a Zarr group. Give another path.")
+        raise StoreError(
+            f"{str(path)!r} exists and is not a Zarr group. Give another path, or remove it yourself."
+        )
     if group is None or (records.MARK not in group.attrs and not dict(group.attrs)):
         return None
     if not places.is_local(path) and places.get(f"{str(path).rstrip('/')}/{SUCCESS}") is None:
@@ -284,9 +310,10 @@ def _open(path: str | Path) -> zarr.Group | None:
         return zarr.open_group(str(path), mode="r")
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except (ValueError, TypeError, KeyError, AssertionError) as error:  # what Zarr raises on odd metadata
         raise StoreError(
-            f"{str(path)!r} cannot be read: its metadata is damaged, or it is no Zarr group ({error})."
+            f"{str(path)!r} cannot be read: its metadata is damaged, or it is no Zarr group ({error}). Remove it "
+            "yourself if it is what a run left, and run that again; or give another path."
         ) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,11 +49,14 @@ def keep_layout(
     statuses : sequence of str
         Names of the codes that a block's last column holds.
     """
+    for name, coord in coords.coords.items():
+        if kept.read(f"layout/{name}") is None:
+            values, form = _packed(np.asarray(coord.values))
+            kept.write(f"layout/{name}", values, attrs=dict(coord.attrs), **form)
+    if kept.read("layout/unit") is None:
+        kept.write("layout/unit", unit.astype(np.int32))
     if kept.read("layout/blocks") is not None:
         return
-    for name, coord in coords.coords.items():
-        kept.write(f"layout/{name}", np.asarray(coord.values), attrs=dict(coord.attrs))
-    kept.write("layout/unit", unit.astype(np.int32))
     lengths = [(i, size) for i, sizes in enumerate(blocks) for size in sizes]
     kept.write(
         "layout/blocks",
@@ -63,6 +67,20 @@ def keep_layout(
         statuses=list(statuses),
         attrs=template.attrs,
     )
+
+
+def _packed(values: np.ndarray) -> tuple[np.ndarray, dict[str, str]]:
+    """Texts as compressed bytes, for one long allele would set the width of all; numbers as they are."""
+    if values.dtype.kind != "U" or not values.size:
+        return values, {}
+    text = zlib.compress("\0".join(values.tolist()).encode(), 1)
+    return np.frombuffer(text, dtype=np.uint8), {"text": values.dtype.str}
+
+
+def _unpacked(values: np.ndarray, meta: dict[str, Any]) -> np.ndarray:
+    if "text" not in meta:
+        return values
+    return np.array(zlib.decompress(values.tobytes()).decode().split("\0"), dtype=meta["text"])
 
 
 def results_so_far(kept: Records) -> xr.Dataset:
@@ -93,7 +111,9 @@ def results_so_far(kept: Records) -> xr.Dataset:
         for j, size in enumerate(lengths[lengths[:, 0] == i, 1].tolist()):
             end += size
             found = kept.read(test_block(i, j))
-            if found is None:
+            if (
+                found is None or "phenotypes" not in found[1]
+            ):  # not done, or by a version that did not say of whom
                 continue
             blocks_done += 1
             own = rows[end - size : end]
@@ -112,16 +132,21 @@ def results_so_far(kept: Records) -> xr.Dataset:
             values = column if np.dtype(dtype).kind == "f" else np.where(shown, column, 0).astype(dtype)
         variables[name] = (dims, values, attrs)
     coords: dict[str, Any] = {}
+    gone: list[str] = []
     for name in said["coords"]:
         found = kept.read(f"layout/{name}")
-        if found is not None:
-            coords[name] = ("variant", found[0], found[1]["attrs"])
+        if found is None:
+            gone.append(name)
+        else:
+            coords[name] = ("variant", _unpacked(*found), found[1]["attrs"])
     if said["phenotypes"]:
         coords["phenotype"] = ("phenotype", np.array(phenotypes, dtype=str))
-    counts = {
+    counts: dict[str, Any] = {
         "blocks": len(lengths),
         "blocks_done": blocks_done,
         "variants": int(lengths[:, 1].sum()),
         "variants_done": int(done.any(axis=1).sum()),
     }
+    if gone:
+        counts["gone"] = gone
     return xr.Dataset(variables, coords, {**said["attrs"], "incomplete": counts})

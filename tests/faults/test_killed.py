@@ -7,6 +7,7 @@ import random
 import signal
 import time
 
+import dask
 import pytest
 from dask import delayed
 from distributed import Client
@@ -155,11 +156,49 @@ def test_scheduler_killed_between_two_stages(tmp_path, monkeypatch, when):
             run.call("one", int) if when == "task made" else run.run_blocks([delayed(int)(3)])
 
 
+def test_scheduler_killed_after_the_last_block(cohort, tmp_path):
+    """Fault 2: without a store too, what is all computed is returned."""
+    with Scheduler(tmp_path) as cluster, Client(cluster.address, timeout=5) as client:
+
+        def kill(stage, done, total):
+            if stage == "test" and done == total:
+                cluster.scheduler.kill()
+                wait_until(lambda: client.status != "running")
+
+        got = cohort.scan(None, progress=kill, loco=False)
+    assert (got["status"] == "ok").any()
+
+
+@pytest.mark.parametrize("one", ["blocks", "a task"])
+def test_all_workers_killed_and_none_comes(tmp_path, one):
+    """Fault 1: the scheduler lives, and would keep the tasks for ever; it is said after the time given."""
+    with Scheduler(tmp_path) as cluster, Client(cluster.address, timeout=5) as client:
+        client.wait_for_workers(2)
+        begun = tmp_path / "begun"
+
+        def kill():
+            wait_until(begun.exists)
+            for worker in cluster.workers:
+                worker.kill()
+
+        with (
+            meanwhile(kill),
+            dask.config.set({"dasklmm.worker-timeout": "500ms"}),
+            pytest.raises(errors.ClusterError, match=r"has no workers, and none came in 0.5 s"),
+        ):
+            run.call("one", touch, begun) if one == "a task" else run.run_blocks([delayed(touch)(begun)])
+
+
+def touch(path):
+    path.touch()
+    time.sleep(60)
+
+
 def test_client_killed(cohort, wanted, tmp_path):
     """Fault 3: SIGKILL of the client at random moments of one run, then resume."""
     store = tmp_path / "r.zarr"
     chance = random.Random(11)
-    for moment in sorted(chance.sample(range(1, 24), 4)):
+    for moment in sorted(chance.sample(range(1, 31), 4)):
         client = start_client(cohort, store)
         wait_until(lambda m=moment: len(records_of(store)) >= m, every=0.0005)
         time.sleep(0.02 * chance.random())

@@ -329,6 +329,14 @@ def test_rows_of_a_model_to_a_store_go_on(cohort, tmp_path, monkeypatch):
             with pytest.raises((errors.StoreError, errors.OptionError), match=asked):
                 dasklmm.linear_mixed_regression_rows(ds, model, **pair)
     assert contents_of(tmp_path) == before
+    stored = dasklmm.LinearMixedModel.from_kinship(
+        y, np.ones((y.size, 1)), dasklmm.kinship(ds).compute(), p_path=tmp_path / "p.zarr"
+    )[0]
+    stored.fit(on_boundary="clamp")
+    with pytest.raises(errors.OptionError, match="holds the eigenvectors"):
+        dasklmm.linear_mixed_regression_rows(ds, stored, pa_path=tmp_path / "p.zarr", overwrite=True)
+    with pytest.raises(errors.OptionError, match="holds the eigenvectors"):
+        dasklmm.project(tmp_path / "p.zarr", ds, store=tmp_path / "p.zarr", overwrite=True)
     half = ds.isel(variant=slice(100))
     with pytest.raises(errors.StoreError, match="exists already"):
         dasklmm.linear_mixed_regression_rows(half, model, **paths)

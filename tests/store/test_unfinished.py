@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
+import dask
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +14,7 @@ from click.testing import CliRunner
 
 import dasklmm
 from dasklmm import cli, errors, export, formats_out, outputs, plots, report
+from dasklmm.store import records, results
 from dasklmm.store.genotypes import write_genotypes
 
 N_VARIANTS = 600
@@ -58,8 +61,9 @@ def ended(cohort, store, name, **more):
     options = {**CASES[name], **more}
     if store is None:
         return dasklmm.gwas(ds, traits, **options)
-    with pytest.raises(Enough):
-        dasklmm.gwas(ds, traits, store=store, progress=count, **options)
+    # one at a time, or a block of another thread might be done later
+    with pytest.raises(Enough), dask.config.set(scheduler="synchronous"):
+        dasklmm.gwas(ds, traits, store=store, **{"progress": count, **options})
     return None
 
 
@@ -127,8 +131,75 @@ def test_before_anything_is_laid_out(cohort, tmp_path):
     (tmp_path / "r.zarr.work" / "inputs.json").write_text("{")
     with pytest.raises(errors.StoreError, match="no results that can be shown"):
         dasklmm.open_results(store, allow_incomplete=True)
-    with pytest.raises(errors.StoreError, match="no complete results"):
+    with pytest.raises(errors.StoreError, match="no results at"):
         dasklmm.open_results(tmp_path / "nothing.zarr", allow_incomplete=True)
+
+
+def test_a_run_that_ends_while_it_is_looked_at_is_complete(cohort, tmp_path, monkeypatch):
+    ds, y = cohort
+    store = tmp_path / "r.zarr"
+    ended(cohort, store, "loco")
+    look = results._so_far
+
+    def after_the_end(path):
+        dasklmm.gwas(ds, y["height"], loco=True, store=store)
+        return look(path)
+
+    monkeypatch.setattr(results, "_so_far", after_the_end)
+    found = dasklmm.open_results(store, allow_incomplete=True)
+    assert "incomplete" not in found.attrs
+
+
+def test_a_damaged_layout_is_made_again(cohort, tmp_path):
+    store = tmp_path / "r.zarr"
+    ended(cohort, store, "loco")
+    for name in ("unit", "variant_id"):
+        (tmp_path / "r.zarr.work" / "layout" / name).write_bytes(b"x")
+
+    def stop(stage, done, total):
+        if stage == "test":
+            raise Enough
+
+    ended(cohort, store, "loco", progress=stop)
+    found = dasklmm.open_results(store, allow_incomplete=True)
+    assert (found["variant_id"].values == cohort[0]["variant_id"].values).all()
+
+
+def test_a_block_that_does_not_say_of_whom_is_not_shown(cohort, tmp_path):
+    """As a version before wrote them; the run itself takes it up."""
+    store = tmp_path / "r.zarr"
+    ended(cohort, store, "loco")
+    kept = records.Records(
+        f"{store}.work", results.fingerprint(json.loads((tmp_path / "r.zarr.work/inputs.json").read_text()))
+    )
+    before = dasklmm.open_results(store, allow_incomplete=True).attrs["incomplete"]
+    name = next(name for name in kept.names() if name.startswith("test/"))
+    kept.write(name, kept.read(name)[0])
+    after = dasklmm.open_results(store, allow_incomplete=True).attrs["incomplete"]
+    assert after["blocks_done"] == before["blocks_done"] - 1
+
+
+def test_one_long_allele_does_not_swell_the_layout(tmp_path):
+    ds = dasklmm.simulate(60, 3000, n_contigs=2, seed=1)
+    alleles = ds["variant_effect_allele"].values.astype("U2000")
+    alleles[7] = "ACGT" * 500
+    ds = ds.assign_coords(variant_effect_allele=("variant", alleles))
+
+    def stop(stage, done, total):
+        if stage == "test":
+            raise Enough
+
+    with pytest.raises(Enough):
+        dasklmm.gwas(ds, ds["phenotype"].rename("t"), store=tmp_path / "r.zarr", progress=stop)
+    assert sum(f.stat().st_size for f in (tmp_path / "r.zarr.work" / "layout").iterdir()) < 200_000
+    found = dasklmm.open_results(tmp_path / "r.zarr", allow_incomplete=True)
+    assert (found["variant_effect_allele"].values == alleles).all()
+
+
+def test_a_directory_of_a_run_by_url(cohort, tmp_path):
+    ended(cohort, tmp_path / "out" / "results.zarr", "loco")
+    found = dasklmm.open_results(f"file://{tmp_path}/out", allow_incomplete=True)
+    assert found.attrs["incomplete"]["blocks_done"] >= 4
 
 
 def test_damaged_results(cohort, tmp_path):
@@ -143,13 +214,52 @@ def test_damaged_results(cohort, tmp_path):
     with pytest.raises(errors.StoreError, match="'beta'"):
         dasklmm.open_results(store)
     found = dasklmm.open_results(store, allow_incomplete=True)
-    assert found.attrs.pop("incomplete") == {"gone": ["beta"], "checked": True}
+    assert found.attrs.pop("incomplete") == {"gone": ["beta"]}
     xr.testing.assert_equal(found, want.drop_vars("beta"))
-    (store / "_SUCCESS").unlink()
+    attributes = (store / "zarr.json").read_text()
+    (store / "zarr.json").write_text(attributes.replace('"n": 120', '"n": 121'))
     found = dasklmm.open_results(store, allow_incomplete=True)
-    assert found.attrs["incomplete"]["checked"] is False
+    assert found.attrs["incomplete"] == {"gone": ["beta", "zarr.json"]}
+    for other in ("[]", "{", '{"arrays": 3}'):
+        (store / "_SUCCESS").write_text(other)
+        with pytest.raises(errors.StoreError, match="'_SUCCESS'"):
+            dasklmm.open_results(store)
+    (store / "_SUCCESS").unlink()
+    chunk.unlink()
+    found = dasklmm.open_results(store, allow_incomplete=True)
+    assert found.attrs["incomplete"] == {"gone": ["_SUCCESS"]}
+    assert np.isnan(found["beta"]).all()  # and not 0, which a chunk that is gone would read as
     told = CliRunner().invoke(cli.main, ["info", str(store)])
-    assert told.output.startswith("incomplete results of height\n  gone or damaged: ")
+    assert told.output.startswith("incomplete results of height\n  gone or damaged: _SUCCESS\n")
+    for odd in ({"zarr_format": 3, "node_type": "group", "more": 1}, json.loads(attributes)):
+        if "attributes" in odd:
+            odd["attributes"]["coordinates"] = None
+        (store / "zarr.json").write_text(json.dumps(odd))
+        with pytest.raises(errors.StoreError):
+            dasklmm.open_results(store, allow_incomplete=True)
+
+
+@pytest.mark.parametrize("checked", [True, False])
+def test_an_array_whose_metadata_is_damaged_is_gone(cohort, tmp_path, checked):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    ds, y = cohort
+    dasklmm.gwas(ds, y["height"], store=tmp_path / "r.zarr")
+    (tmp_path / "r.zarr" / "variant_contig" / "zarr.json").write_text("{")
+    if not checked:
+        (tmp_path / "r.zarr" / "_SUCCESS").unlink()
+    found = dasklmm.open_results(tmp_path / "r.zarr", allow_incomplete=True)
+    assert found.attrs["incomplete"]["gone"] == [*([] if checked else ["_SUCCESS"]), "variant_contig"]
+    assert "beta" in found
+    with pytest.raises(errors.OptionError, match="variant_contig"):
+        plots.manhattan(found)
+
+
+def test_a_coordinate_of_unfinished_work_that_is_gone_is_said(cohort, tmp_path):
+    store = tmp_path / "r.zarr"
+    ended(cohort, store, "loco")
+    (tmp_path / "r.zarr.work" / "layout" / "variant_position").unlink()
+    found = dasklmm.open_results(store, allow_incomplete=True)
+    assert found.attrs["incomplete"]["gone"] == ["variant_position"]
 
 
 def test_they_are_to_look_at_alone(cohort, tmp_path):
@@ -166,7 +276,9 @@ def test_they_are_to_look_at_alone(cohort, tmp_path):
         lambda: formats_out.write_format(found, "gemma", tmp_path),
         lambda: outputs.write_outputs(found, tmp_path / "out"),
         lambda: report.write_report(found, tmp_path / "r.html"),
+        lambda: dasklmm.clump(found),
+        lambda: results.write_results(found, tmp_path / "w.zarr", {}),
     ):
-        with pytest.raises(errors.OptionError, match="are incomplete"):
+        with pytest.raises((errors.OptionError, errors.StoreError), match="are incomplete"):
             write()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["r.zarr.work"]
