@@ -6,6 +6,7 @@ import functools
 import operator
 import os
 import threading
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -94,13 +95,21 @@ class _BlockCall:
             return self.function(*blocks, **loaded)
 
 
-def shared(value: Any) -> Any:
-    """Operand that every block of a graph reads: one key of the graph, or a handle of a stored array."""
+def shared(value: Any, apart: bool = False) -> Any:
+    """Operand that every block of a graph reads: one key of the graph, or a handle of a stored array.
+
+    With `apart` the key is another at each call. Lanes that begin with one key would all begin on the worker that
+    holds it, and stay there: two workers then took as long as one for a Gram matrix.
+    """
     if value is None or isinstance(value, (StoredArray, Delayed, bool, int, float, str)):
         return value
     if isinstance(value, da.Array):
         return value.rechunk(-1).to_delayed().item()
-    return dask.delayed(value, traverse=False, name=f"operand-{dask.base.tokenize(value)}")
+    return dask.delayed(
+        value,
+        traverse=False,
+        name=f"operand-{dask.base.tokenize(value, uuid.uuid4().hex if apart else None)}",
+    )
 
 
 def map_variants(

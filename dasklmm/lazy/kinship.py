@@ -59,11 +59,16 @@ def gram_matrices(
     more sums about than lanes, however many blocks. Each block is told to `report`.
     """
     call = blocks.delayed_call(_grams, "kinship")
-    columns = blocks.shared(list(samples))
+    columns: Any = list(samples)
     parts = blocks.delayed_blocks(dosage)
-    sums = blocks.lanes(
-        parts, lanes or run.parallelism(), lambda b, before: call(b, method, dtype, columns, before, report)
-    )
+
+    def add(block: Delayed, before: Delayed | None) -> Delayed:
+        nonlocal columns
+        if before is None and any(own is not None for own in samples):
+            columns = blocks.shared(list(samples), apart=True)
+        return call(block, method, dtype, columns, before, report)
+
+    sums = blocks.lanes(parts, lanes or run.parallelism(), add)
     return blocks.tree_sum(sums, "kinship", add=_added)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from bed_reader import to_bed
+from distributed import get_task_stream
 
 import dasklmm
 from dasklmm import LinearMixedModel, errors
@@ -148,6 +149,19 @@ def test_kinship(client, cohort):
     got = dasklmm.kinship(genotypes).compute()
     want = dasklmm.kinship(genotypes).compute(scheduler="synchronous")
     np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("samples", [None, np.arange(1, 70)])
+def test_lanes_of_a_sum_are_on_different_workers(client, cohort, samples):
+    """They would all stay where they begin, and begin where the first operand is."""
+    from dasklmm.lazy import run
+    from dasklmm.lazy.kinship import gram_matrices
+
+    dosage = dasklmm.open_genotypes(cohort[0], chunks=16)["dosage"].data
+    with get_task_stream() as stream:
+        run.run_blocks([gram_matrices(dosage, "rrm", samples=[samples])])
+    workers = {task["worker"] for task in stream.data if str(task["key"]).startswith("kinship")}
+    assert len(workers) == 2
 
 
 def test_progress_of_sums(client, cohort, tmp_path):
