@@ -143,6 +143,8 @@ def _incomplete(results: xr.Dataset) -> Iterator[str]:
         f"  done: {state['blocks_done']:,} of {counted(state['blocks'], 'block')} of tests, "
         f"{state['variants_done']:,} of {counted(state['variants'], 'variant')}"
     )
+    if "gone" in state:
+        yield f"  gone or damaged: {listed(state['gone'])}"
     yield "  the command that began it goes on from here"
 
 

@@ -249,10 +249,11 @@ def positions(results: xr.Dataset) -> np.ndarray:
 
 def _check_not_gone(results: xr.Dataset, name: str) -> None:
     """Refuse to go on as if what is gone of damaged results had never been there."""
-    if name in results.attrs.get("incomplete", {}).get("gone", ()):
+    state = results.attrs.get("incomplete", {})
+    if name in state.get("gone", ()):
+        remedy = ": what is finished is kept" if "blocks" in state else " with --overwrite"
         raise OptionError(
-            f"{name!r} of these results is gone or damaged, which this needs. Run the scan again, with "
-            "--overwrite."
+            f"{name!r} of these results is gone or damaged, which this needs. Run the same command again{remedy}."
         )
 
 

@@ -17,6 +17,7 @@ from dasklmm.store.records import Records, one_writer, vacant
 from dasklmm.store.results import (
     differences,
     fingerprint,
+    inputs_of,
     open_results,
     unfinished,
     work_of,
@@ -86,13 +87,10 @@ def _records(work: str, inputs: dict[str, Any], resume: bool, overwrite: bool) -
     if text is None:
         kept.check_own()
     try:
-        held = None if text is None else json.loads(text)
-    except ValueError as error:
+        held = None if text is None else inputs_of(text, work)
+    except StoreError:
         if not overwrite:
-            raise StoreError(
-                f"{work}/inputs.json is damaged, so that the unfinished work there cannot be taken up. Give "
-                "overwrite=True (--overwrite) to drop it."
-            ) from error
+            raise
         held = {}
     names = [] if held is None else differing(held, inputs)
     if held is not None and not overwrite:

@@ -898,7 +898,7 @@ def linear_mixed_regression_rows(
     }
     for lazy, path, of in to_keep.values():
         if path is not None:
-            project.check_apart(path, model.p_path)
+            project.check_apart(path, p)
             project.check_rows(lazy, path, of, overwrite=overwrite)  # before anything is read
     kept = {
         label: project.keep_rows(lazy, path, of, label=label, overwrite=overwrite)

@@ -190,7 +190,7 @@ class Scan:
         """Bytes on disk at a time, at most: Gram matrices, P of the contigs at work, tests and their results."""
         computed = self.given is None and not self.options["truncated"]
         matrices = budget.matrices_held(len(self.contigs), 1) if computed else 0
-        together = min(self.side_by_side, len(self.contigs))
+        together = min(-(-self.side_by_side // len(self.cohorts.groups)), len(self.contigs))
         size = 2 * self.rows.shape[0] * len(self.cohorts.names) * (len(self.columns) + 1) * 8
         for g, (group, rank) in enumerate(zip(self.cohorts.groups, self.ranks, strict=True)):
             n = group[0].y.size

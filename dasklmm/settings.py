@@ -94,7 +94,7 @@ def worker_timeout() -> float:
     value = _value("worker-timeout")
     try:
         seconds = float(parse_timedelta(value))
-    except (ValueError, TypeError, AttributeError, KeyError):
+    except (ValueError, TypeError, AttributeError, KeyError, OverflowError):
         seconds = 0.0
     if isinstance(value, bool) or not seconds > 0:
         raise _refused("worker-timeout", value, "a time such as 10 minutes, above 0,")

@@ -69,6 +69,7 @@ def test_progress(capsys):
         ("progress", 1, settings.progress),
         ("worker-timeout", "soon", settings.worker_timeout),
         ("worker-timeout", 0, settings.worker_timeout),
+        ("worker-timeout", "1e400", settings.worker_timeout),
         ("worker-timeout", True, settings.worker_timeout),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -117,7 +118,7 @@ def project(
     rotated = rotated_rows(rows, eigenvectors, columns, mean_impute)
     if store is None:
         return rotated
-    check_apart(store, p)
+    check_apart(store, eigenvectors)
     of = functools.partial(rotation_inputs, whole, rows, eigenvectors, columns, mean_impute)
     stored = keep_rows(rotated, store, of, overwrite=overwrite, progress=progress)
     out = rotated.copy(data=da.from_array(arrays.CheckedRows(stored), name=False, inline_array=True))
@@ -149,8 +150,17 @@ def rotation_inputs(
 
 def check_apart(path: str | Path, p: Any) -> None:
     """Refuse to write where the eigenvectors lie that are to be read; OptionError."""
-    if isinstance(p, (str, Path)) and absolute(path) == absolute(p):
+    held = p.array if isinstance(p, StoredArray) else p
+    if isinstance(held, zarr.Array):
+        held = str(held.store_path)
+    if isinstance(held, (str, Path)) and _real(path) == _real(held):
         raise OptionError(f"{str(path)!r} holds the eigenvectors, which are needed. Give another place.")
+
+
+def _real(path: str | Path) -> str:
+    """A path by its one name."""
+    path = absolute(path)
+    return os.path.realpath(path) if is_local(path) else path
 
 
 def check_rows(

@@ -127,30 +127,37 @@ def _no_workers(client: Any, timeout: float) -> ClusterError:
 @contextmanager
 def _workers_watched(client: Any, futures: Sequence[Any]) -> Iterator[None]:
     """Give futures up, in one error, where the cluster has lost all workers and none comes in time."""
+    from concurrent.futures import CancelledError
+
     over, given_up = threading.Event(), threading.Event()
     timeout = settings.worker_timeout()
 
     def watch() -> None:
-        since = told = time.monotonic()
+        absent_since: float | None = None
+        told = 0.0
         while not over.wait(min(_WATCH_SECONDS, timeout / 4)):
-            now = time.monotonic()
             try:
-                if client.nthreads():
-                    since = told = now
-            except Exception:  # noqa: BLE001  (the scheduler is lost: distributed gives the futures up)
-                return
-            if now - since > timeout:
+                there = bool(client.nthreads())
+            except Exception:  # noqa: BLE001  (of one question: where the scheduler is lost, futures are given up)
+                if client.status == "closed":
+                    return
+                continue
+            now = time.monotonic()
+            if there or absent_since is None:
+                absent_since = None if there else now
+                told = now
+            elif now - absent_since > timeout and not over.is_set():
                 given_up.set()
                 _cancel(client, futures)
                 return
-            if now - told > _TOLD_EVERY_SECONDS:
-                logger.warning("the cluster has no workers: waiting for %.0f s", now - since)
+            elif now - told > _TOLD_EVERY_SECONDS:
+                logger.warning("the cluster has no workers: waiting for %.0f s", now - absent_since)
                 told = now
 
     threading.Thread(target=watch, daemon=True).start()
     try:
         yield
-    except BaseException as error:
+    except CancelledError as error:
         if given_up.is_set():
             raise _no_workers(client, timeout) from error
         raise
@@ -329,7 +336,7 @@ def _cluster_errors() -> Iterator[None]:
             "kept. Blocks of another size are another run's: they begin anew, with --overwrite or overwrite=True."
         ) from error
     except (CancelledError, CommClosedError) as error:
-        raise _lost("its scheduler is gone") from error
+        raise _lost(str(error) or type(error).__name__) from error
 
 
 def _lost(reason: str) -> ClusterError:

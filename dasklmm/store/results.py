@@ -193,11 +193,10 @@ def _complete(path: str | Path) -> xr.Dataset:
         )
     try:
         marks = json.loads(done)
-        manifest = marks["arrays"]
-        intact = _attributes(group) == marks["attributes"]
+        manifest, attributes = marks["arrays"], marks["attributes"]
     except (ValueError, KeyError, TypeError) as error:
         raise _damaged(path, SUCCESS) from error
-    if not intact:
+    if _attributes(group) != attributes:
         raise _damaged(path, "zarr.json")
     variables: dict[str, Any] = {}
     for name, digest in manifest.items():
@@ -219,7 +218,7 @@ def _variable(group: zarr.Group, name: str) -> tuple[tuple[str, ...], np.ndarray
 
 
 def _attributes(group: zarr.Group) -> str:
-    return fingerprint({k: group.attrs[k] for k in ATTRIBUTES})
+    return fingerprint({k: group.attrs.get(k) for k in ATTRIBUTES})
 
 
 def _dataset(group: zarr.Group, variables: dict[str, Any]) -> xr.Dataset:
@@ -235,11 +234,7 @@ def _so_far(path: str | Path) -> xr.Dataset | None:
     """What there is of results that are not complete; None where there is nothing of them."""
     text = places.get(f"{work_of(path)}/inputs.json")
     if text is not None:
-        try:
-            inputs = json.loads(text)
-        except ValueError:
-            inputs = {}  # damaged: no record is of it
-        return results_so_far(records.Records(work_of(path), fingerprint(inputs)))
+        return results_so_far(records.Records(work_of(path), fingerprint(inputs_of(text, work_of(path)))))
     group = _open(path)
     if group is None or not isinstance(group.attrs.get("results"), dict):
         return None
@@ -264,6 +259,20 @@ def _so_far(path: str | Path) -> xr.Dataset | None:
     out = _dataset(group, variables)
     out.attrs["incomplete"] = {"gone": sorted(gone)}
     return out
+
+
+def inputs_of(text: bytes, work: str) -> dict[str, Any]:
+    """Inputs of unfinished work, of what its inputs.json holds; StoreError where that is damaged."""
+    try:
+        inputs = json.loads(text)
+    except ValueError:
+        inputs = None
+    if not isinstance(inputs, dict):
+        raise StoreError(
+            f"{work}/inputs.json is damaged, so that the unfinished work there is nobody's. Give overwrite=True "
+            "(--overwrite) to drop it."
+        )
+    return inputs
 
 
 def work_of(path: str | Path) -> str:

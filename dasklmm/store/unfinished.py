@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Sequence
 from typing import Any
@@ -73,14 +74,14 @@ def _packed(values: np.ndarray) -> tuple[np.ndarray, dict[str, str]]:
     """Texts as compressed bytes, for one long allele would set the width of all; numbers as they are."""
     if values.dtype.kind != "U" or not values.size:
         return values, {}
-    text = zlib.compress("\0".join(values.tolist()).encode(), 1)
+    text = zlib.compress(json.dumps(values.tolist()).encode(), 1)
     return np.frombuffer(text, dtype=np.uint8), {"text": values.dtype.str}
 
 
 def _unpacked(values: np.ndarray, meta: dict[str, Any]) -> np.ndarray:
     if "text" not in meta:
         return values
-    return np.array(zlib.decompress(values.tobytes()).decode().split("\0"), dtype=meta["text"])
+    return np.array(json.loads(zlib.decompress(values.tobytes())), dtype=meta["text"])
 
 
 def results_so_far(kept: Records) -> xr.Dataset:

@@ -10,6 +10,7 @@ import fsspec
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 from fault_tools import Rows, contents, records_of
 
 import dasklmm
@@ -335,8 +336,10 @@ def test_rows_of_a_model_to_a_store_go_on(cohort, tmp_path, monkeypatch):
     stored.fit(on_boundary="clamp")
     with pytest.raises(errors.OptionError, match="holds the eigenvectors"):
         dasklmm.linear_mixed_regression_rows(ds, stored, pa_path=tmp_path / "p.zarr", overwrite=True)
-    with pytest.raises(errors.OptionError, match="holds the eigenvectors"):
-        dasklmm.project(tmp_path / "p.zarr", ds, store=tmp_path / "p.zarr", overwrite=True)
+    for p in (tmp_path / "p.zarr", zarr.open_array(tmp_path / "p.zarr")):
+        for place in (tmp_path / "p.zarr", tmp_path / "away" / ".." / "p.zarr"):
+            with pytest.raises(errors.OptionError, match="holds the eigenvectors"):
+                dasklmm.project(p, ds, store=place, overwrite=True)
     half = ds.isel(variant=slice(100))
     with pytest.raises(errors.StoreError, match="exists already"):
         dasklmm.linear_mixed_regression_rows(half, model, **paths)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
+import dask
 import numpy as np
 import pandas as pd
 import pytest
@@ -162,6 +164,39 @@ def test_lanes_of_a_sum_are_on_different_workers(client, cohort, samples):
         run.run_blocks([gram_matrices(dosage, "rrm", samples=[samples])])
     workers = {task["worker"] for task in stream.data if str(task["key"]).startswith("kinship")}
     assert len(workers) == 2
+
+
+class Questioned:
+    """What a watcher asks of a client: the answers that follow each other, the last for ever."""
+
+    def __init__(self, *answers):
+        self.answers, self.status, self.cancelled = list(answers), "running", False
+
+    def nthreads(self):
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def cancel(self, futures):
+        self.cancelled = True
+
+
+@pytest.mark.parametrize(
+    ("answers", "given_up"),
+    [
+        ([OSError("no answer"), {}], True),  # one question that fails does not end the watch
+        ([{}, {}, {"a worker": 1}], False),
+        ([{"a worker": 1}], False),
+    ],
+)
+def test_the_absence_of_workers_is_watched(answers, given_up):
+    from dasklmm.lazy import run
+
+    client = Questioned(*answers)
+    with dask.config.set({"dasklmm.worker-timeout": "800ms"}), run._workers_watched(client, []):
+        time.sleep(2.0)
+    assert client.cancelled == given_up
 
 
 def test_progress_of_sums(client, cohort, tmp_path):

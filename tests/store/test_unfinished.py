@@ -128,9 +128,13 @@ def test_before_anything_is_laid_out(cohort, tmp_path):
     shutil.rmtree(f"{store}.work/layout")
     with pytest.raises(errors.StoreError, match="no results that can be shown"):
         dasklmm.open_results(store, allow_incomplete=True)
-    (tmp_path / "r.zarr.work" / "inputs.json").write_text("{")
-    with pytest.raises(errors.StoreError, match="no results that can be shown"):
-        dasklmm.open_results(store, allow_incomplete=True)
+    for damaged in ("{", "[]"):
+        (tmp_path / "r.zarr.work" / "inputs.json").write_text(damaged)
+        with pytest.raises(errors.StoreError, match=r"inputs.json is damaged.*--overwrite"):
+            dasklmm.open_results(store, allow_incomplete=True)
+        with pytest.raises(errors.StoreError, match=r"inputs.json is damaged.*--overwrite"):
+            ended(cohort, store, "loco")
+    ended(cohort, store, "loco", overwrite=True)
     with pytest.raises(errors.StoreError, match="no results at"):
         dasklmm.open_results(tmp_path / "nothing.zarr", allow_incomplete=True)
 
@@ -260,6 +264,9 @@ def test_a_coordinate_of_unfinished_work_that_is_gone_is_said(cohort, tmp_path):
     (tmp_path / "r.zarr.work" / "layout" / "variant_position").unlink()
     found = dasklmm.open_results(store, allow_incomplete=True)
     assert found.attrs["incomplete"]["gone"] == ["variant_position"]
+    assert "gone or damaged: variant_position" in str(dasklmm.summary(found))
+    with pytest.raises(errors.OptionError, match="same command again: what is finished is kept"):
+        export.positions(found)
 
 
 def test_they_are_to_look_at_alone(cohort, tmp_path):
