@@ -361,7 +361,7 @@ def test_every_program_has_all_cores(tmp_path, monkeypatch):
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         monkeypatch.setenv(name, "1")
     code = "import os; print([k for k in os.environ if k.endswith('_NUM_THREADS')], file=open('seen', 'w'))"
-    peers.run(tmp_path, [(sys.executable, "-c", code)])
+    peers.run(tmp_path, peers.Program("x", ((sys.executable, "-c", code),), lambda _: pd.Series()))
     assert (tmp_path / "seen").read_text().strip() == "[]"
     assert 'master="local[*]"' in (ROOT / "benchmarks" / "hail_run.py").read_text()
 

@@ -44,6 +44,7 @@ FLOORS = {
         "preflight",
         "gateway",
         "datasets",
+        "heap",
         "interruptions",
         "cluster_options",
         "cli_options",
