@@ -336,7 +336,8 @@ def _cluster_errors() -> Iterator[None]:
             "kept. Blocks of another size are another run's: they begin anew, with --overwrite or overwrite=True."
         ) from error
     except (CancelledError, CommClosedError) as error:
-        raise _lost(str(error) or type(error).__name__) from error
+        gone = "scheduler-connection-lost" in str(error)
+        raise _lost("its scheduler is gone" if gone else type(error).__name__) from error
 
 
 def _lost(reason: str) -> ClusterError:

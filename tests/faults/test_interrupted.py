@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from fault_tools import Scheduler, environment, records_of, wait_until
 
 import dasklmm
+import dasklmm.association
 from dasklmm import cli
 from dasklmm.datasets import write_cohort
 
