@@ -18,7 +18,8 @@ from dasklmm.numerics import html
 from dasklmm.readers.genotypes import FILES
 from dasklmm.readers.netcdf import SUFFIXES
 from dasklmm.store.arrays import open_kinship_or_spectrum
-from dasklmm.store.results import NAME, open_results, work_of
+from dasklmm.store.places import work_of
+from dasklmm.store.results import NAME, open_results
 from dasklmm.versions import versions
 from dasklmm.wording import count_name, counted, listed, notes
 

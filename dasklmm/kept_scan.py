@@ -11,7 +11,7 @@ import xarray as xr
 from dasklmm.errors import StoreError
 from dasklmm.lazy import run
 from dasklmm.scanning import Scan
-from dasklmm.store.places import check_space, clear, get, present, put
+from dasklmm.store.places import check_space, clear, get, present, put, work_of
 from dasklmm.store.publish import differing, unchanged
 from dasklmm.store.records import Records, one_writer, vacant
 from dasklmm.store.results import (
@@ -20,7 +20,6 @@ from dasklmm.store.results import (
     inputs_of,
     open_results,
     unfinished,
-    work_of,
     write_results,
 )
 

@@ -6,7 +6,7 @@ import functools
 import logging
 import operator
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,7 +31,6 @@ from dasklmm.numerics.records import (
     Filters,
     Status,
 )
-from dasklmm.numerics.tails import lambda_gc
 from dasklmm.readers.dataset import in_blocks_of_at_most
 from dasklmm.rotations import (
     Rotation,
@@ -47,11 +46,12 @@ from dasklmm.rotations import (
     release_on_workers,
     rotated_table,
 )
+from dasklmm.scan_results import ScanResults
 from dasklmm.selection import Selection
 from dasklmm.store.arrays import StoredArray
 from dasklmm.store.records import Memory, Records, damaged
 from dasklmm.store.results import fingerprint
-from dasklmm.store.unfinished import keep_layout, test_block
+from dasklmm.store.unfinished import block_name, keep_layout
 
 logger = logging.getLogger(__name__)
 
@@ -121,6 +121,7 @@ class Scan:
         self.columns = associate.VARIANCE_RATIOS[options["variance_ratio"]]
         if options["interaction"]:
             self.columns = (*self.columns, *associate.INTERACTION_COLUMNS)
+        self.results = ScanResults(ds, cohorts, ranks, options, self.columns, selection)
         self._ploidy = schema.ploidy(ds)
         self.selection, self.filters = selection, filters
         self.chosen = chosen = None if selection is None else selection.chosen
@@ -142,7 +143,7 @@ class Scan:
         """Every input and option by name, as a value or a digest; equal ones give equal results."""
         known = [np.asarray(self.ds[n].values) for n in schema.VARIANT_COORDS if n in self.ds.variables]
         cohorts = self.cohorts.all
-        each = [self._of_cohort(cohort, rank) for cohort, rank in self._with_ranks()]
+        each = list(self.results.said_of_each().values())
         return {
             **self.options,
             **(each[0] if not self.cohorts.several else {k: [e[k] for e in each] for k in each[0]}),
@@ -161,21 +162,6 @@ class Scan:
             "covariate values": fingerprint(*(cohort.x for cohort in cohorts)),
             "kinship values": self._given_digest,
             "version": dasklmm.__version__,
-        }
-
-    def _with_ranks(self) -> Iterator[tuple[Cohort, int]]:
-        for group, rank in zip(self.cohorts.groups, self.ranks, strict=True):
-            for cohort in group:
-                yield cohort, rank
-
-    @staticmethod
-    def _of_cohort(cohort: Cohort, rank: int) -> dict[str, Any]:
-        return {
-            "intercept": bool(design.has_intercept(cohort.x)),
-            "covariates": cohort.covariates,
-            "n": int(cohort.y.size),
-            "n_covariates": int(cohort.x.shape[1]),
-            "rank": rank,
         }
 
     def _content(self) -> str:
@@ -234,14 +220,13 @@ class Scan:
         unit = np.full(self.rows.shape[0], -1)
         for i, index in enumerate(self.indexes):
             unit[index] = i
-        coords = self._coords()
         chosen = slice(None) if self.chosen is None else self.chosen
         lengths = [
             part.chunks[0] if index.size else ()
             for part, index in zip(self.to_scan, self.indexes, strict=True)
         ]
-        empty = np.empty((0, len(self.cohorts.names), len(self.columns) + 1))
-        keep_layout(kept, self._table(empty, {}), coords, unit[chosen], lengths, STATUS_LABELS)
+        empty, coords = self.results.empty(), self.results.coords()
+        keep_layout(kept, empty, coords, unit[chosen], lengths, STATUS_LABELS)
 
     def _places(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Contig, position (0: unknown) and id of each variant."""
@@ -305,7 +290,14 @@ class Scan:
         logger.info(
             "in all: %s", ", ".join(f"{name} {took:.1f} s" for name, took in self.clock.seconds.items())
         )
-        return self._results(columns, summaries)
+        in_kinship = self.variants_in_kinship if self.given is None else None
+        out = self.results.complete(columns, summaries, in_kinship)
+        out.attrs.update(
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            seconds={k: round(v, 3) for k, v in self.clock.seconds.items()},
+            resumed=self.clock.resumed,
+        )
+        return out
 
     def _unit(self, g: int, i: int) -> str:
         return f"{g * len(self.contigs) + i:05d}"
@@ -474,7 +466,7 @@ class Scan:
         return int(self.to_scan[i].numblocks[0]) if self.indexes[i].size else 0
 
     def _tests(self, i: int) -> list[str]:
-        return [test_block(i, j) for j in range(self._n_blocks(i))]
+        return [block_name(i, j) for j in range(self._n_blocks(i))]
 
     def _test(self, kept: Records | Memory, i: int, nulls: list[list[Null | str]]) -> np.ndarray:
         """Tests of the variants of contig i, (variant, phenotype with a null model, column)."""
@@ -543,66 +535,6 @@ class Scan:
         rows = self.indexes[i][ends[j] - len(block) : ends[j]]
         width, at = len(self.columns) + 1, self.columns.index("neg_log10_p_value")
         self.clock.live.add(rows, {name: block[:, k * width + at] for k, name in enumerate(tested)})
-
-    def _coords(self) -> xr.Dataset:
-        """Coordinates of the variants that are tested."""
-        known = self.ds.drop_vars("dosage")
-        if self.chosen is not None:
-            known = known.isel({schema.VARIANT: self.chosen})
-        return xr.Dataset(
-            coords={n: known[n].variable for n in schema.VARIANT_COORDS if n in known.variables}
-        )
-
-    def _table(self, columns: np.ndarray, coords: Mapping[Any, Any]) -> xr.Dataset:
-        """Results with the attributes that are known before any work: what was asked, and of what."""
-        names, several = self.cohorts.names, self.cohorts.several
-        if several:
-            coords = {**coords, "phenotype": (schema.PHENOTYPE, np.array(names, dtype=str))}
-        out = associate.dataset(columns if several else columns[:, 0], self.columns, coords)
-        each: dict[str, dict[str, Any]] = {}
-        for cohort, rank in self._with_ranks():
-            each[cohort.phenotype] = self._of_cohort(cohort, rank)
-            if cohort.categories:
-                each[cohort.phenotype]["categories"] = cohort.categories
-        for name, reason in self.cohorts.failed.items():
-            each[name] = {"error": reason}
-        out.attrs = {
-            **self.options,
-            "selection": {} if self.selection is None else self.selection.said,
-            **(
-                {"phenotype": names, "phenotypes": each}
-                if several
-                else {"phenotype": names[0], **each[names[0]]}
-            ),
-            "dasklmm_version": dasklmm.__version__,
-        }
-        return out
-
-    def _results(self, columns: np.ndarray, summaries: dict[str, list[dict[str, Any]]]) -> xr.Dataset:
-        if self.chosen is not None:
-            columns = columns[self.chosen]
-        out = self._table(columns, self._coords().coords)
-        log_p = out["neg_log10_p_value"].values.reshape(len(columns), -1)
-        for g, group in enumerate(self.cohorts.groups):
-            for cohort in group:
-                k = self.cohorts.names.index(cohort.phenotype)
-                codes = columns[:, k, -1].astype(np.int64)
-                counts = dict(cohort.counts, variants=int(codes.size))
-                if self.chosen is not None:
-                    counts["variants_in_genotypes"] = int(self.chosen.size)
-                if self.given is None:
-                    counts["variants_in_kinship"] = self.variants_in_kinship[g]
-                for code, label in enumerate(STATUS_LABELS):
-                    if (codes == code).any():
-                        counts[f"status_{label}"] = int((codes == code).sum())
-                own = out.attrs["phenotypes"][cohort.phenotype] if self.cohorts.several else out.attrs
-                own.update(lambda_gc=lambda_gc(log_p[:, k]), counts=counts, null=summaries[cohort.phenotype])
-        out.attrs.update(
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            seconds={k: round(v, 3) for k, v in self.clock.seconds.items()},
-            resumed=self.clock.resumed,
-        )
-        return out
 
 
 def _keep_block(block: np.ndarray, kept: Records | None, name: str, phenotypes: list[int]) -> np.ndarray:

@@ -22,6 +22,7 @@ FLOORS = {
         "clock",
         "null_models",
         "rotations",
+        "scan_results",
         "scanning",
         "kept_scan",
         "scan_options",

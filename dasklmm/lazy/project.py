@@ -22,7 +22,7 @@ from dasklmm.lazy.inputs import content_digest, genotype_stamp
 from dasklmm.numerics.scan import imputed_block, project_block
 from dasklmm.store import arrays
 from dasklmm.store.arrays import StoredArray, create_array, finish_array, open_array, write_array
-from dasklmm.store.places import absolute, check_place, clear, is_local, present, writing
+from dasklmm.store.places import absolute, check_place, clear, is_local, present, work_of, writing
 from dasklmm.store.publish import discard, empty, exchange, unchanged
 from dasklmm.store.records import Records, one_writer, vacant
 from dasklmm.store.results import fingerprint
@@ -201,7 +201,7 @@ def keep_rows(
     check_place(path)
     data = array.data.rechunk(array.data.chunksize)  # one chunk a block, so that no two tasks write the same
     made_of = of()
-    work, place = f"{path}.work", f"{path}.partial" if is_local(path) else path
+    work, place = work_of(path), f"{path}.partial" if is_local(path) else path
 
     def complete() -> bool:
         held = None if overwrite else arrays.begun_array(path, made_of, data)
@@ -327,6 +327,6 @@ def write_rows(array: xr.DataArray, path: str | Path, *, overwrite: bool = False
     path, dims, values = absolute(path), tuple(str(d) for d in array.dims), np.asarray(array.values)
     attributes[arrays.EIGENVECTORS] = arrays.eigenvectors_digest(values)
     check_place(path)
-    with one_writer(f"{path}.work") as still_ours:
+    with one_writer(work_of(path)) as still_ours:
         still_ours()
         return write_array(path, values, dims, overwrite=overwrite, attributes=attributes)

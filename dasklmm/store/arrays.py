@@ -15,7 +15,7 @@ import xarray as xr
 import zarr
 
 from dasklmm.errors import DaskLMMError, DimensionError, StoreError
-from dasklmm.store.places import absolute, check_place, reach, writing
+from dasklmm.store.places import absolute, check_place, reach, work_of, writing
 from dasklmm.store.publish import differing, published, unchanged
 from dasklmm.store.records import MARK, one_writer, vacant
 from dasklmm.store.results import fingerprint
@@ -461,7 +461,7 @@ def made_once(
     if found is not None:
         return found  # also where nothing can be written
     vacant(path, overwrite or unfinished(path), kind)
-    with one_writer(f"{path}.work") as still_ours:
+    with one_writer(work_of(path)) as still_ours:
         found = held(path, inputs, overwrite)  # of a run that ended meanwhile
         if found is None:
             with unchanged(of, inputs):

@@ -14,7 +14,7 @@ from dasklmm import schema
 from dasklmm.errors import GenotypeFormatError, StoreError
 from dasklmm.numerics.genotypes import GRAM_TILE
 from dasklmm.numerics.scan import TILE_VARIANTS
-from dasklmm.store.places import absolute, is_local, writing
+from dasklmm.store.places import absolute, is_local, work_of, writing
 from dasklmm.store.publish import published
 from dasklmm.store.records import MARK, one_writer, vacant
 
@@ -80,7 +80,7 @@ def write_genotypes(ds: xr.Dataset, path: str | Path, overwrite: bool = False) -
             f"{place!r} is where these genotypes are read from, and an object store has no renaming: writing "
             "would destroy them. Give another path."
         )
-    with one_writer(f"{place}.work"):
+    with one_writer(work_of(place)):
         vacant(place, overwrite, "genotypes")
         with published(place) as target:
             _write(ds, dosage, target, place)

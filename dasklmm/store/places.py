@@ -39,6 +39,11 @@ def absolute(path: str | Path) -> str:
     return str(Path(text).absolute()) if is_local(text) else text.rstrip("/")
 
 
+def work_of(path: str | Path) -> str:
+    """Where the unfinished work of what will lie at a path is kept, and its lock."""
+    return f"{str(path).rstrip('/')}.work"
+
+
 @contextmanager
 def writing(path: str | Path) -> Iterator[None]:
     """Say in one StoreError that a place cannot be written, or is full."""
@@ -144,21 +149,19 @@ def remove(path: str | Path) -> None:
 
 
 def entries(path: str) -> list[str]:
-    """Names of what a folder holds."""
+    """Names of what a folder holds; none where it is not there."""
     fs, root = fsspec.core.url_to_fs(path)
     fs.invalidate_cache()
-    return sorted(str(place).rstrip("/").rsplit("/", 1)[-1] for place in fs.ls(root, detail=False))
+    held = fs.ls(root, detail=False) if fs.exists(root) else []
+    return sorted(str(place).rstrip("/").rsplit("/", 1)[-1] for place in held)
 
 
 def clear(path: str, keep: str, first: str = "") -> None:
     """Remove all that a folder holds but the entry `keep`; the entry `first` before the others."""
     fs, root = fsspec.core.url_to_fs(path)
-    fs.invalidate_cache()
-    held = fs.ls(root, detail=False) if fs.exists(root) else []
-    names = {str(place).rstrip("/").rsplit("/", 1)[-1]: place for place in held}
-    for name in sorted(names, key=lambda name: name != first):
+    for name in sorted(entries(path), key=lambda name: name != first):
         if name != keep:
-            fs.rm(names[name], recursive=True)
+            fs.rm(f"{root}/{name}", recursive=True)
 
 
 def reach(path: str | Path) -> None:

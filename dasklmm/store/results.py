@@ -156,7 +156,7 @@ def open_results(path: str | Path, *, allow_incomplete: bool = False) -> xr.Data
     """
     path = places.absolute(path)
     places.reach(path)
-    if any(places.present(f"{path}/{name}") for name in (NAME, work_of(NAME))):
+    if any(places.present(f"{path}/{name}") for name in (NAME, places.work_of(NAME))):
         path = f"{path}/{NAME}"
     try:
         return _complete(path)
@@ -232,9 +232,10 @@ def _dataset(group: zarr.Group, variables: dict[str, Any]) -> xr.Dataset:
 
 def _so_far(path: str | Path) -> xr.Dataset | None:
     """What there is of results that are not complete; None where there is nothing of them."""
-    text = places.get(f"{work_of(path)}/inputs.json")
+    work = places.work_of(path)
+    text = places.get(f"{work}/inputs.json")
     if text is not None:
-        return results_so_far(records.Records(work_of(path), fingerprint(inputs_of(text, work_of(path)))))
+        return results_so_far(records.Records(work, fingerprint(inputs_of(text, work))))
     group = _open(path)
     if group is None or not isinstance(group.attrs.get("results"), dict):
         return None
@@ -273,11 +274,6 @@ def inputs_of(text: bytes, work: str) -> dict[str, Any]:
             "(--overwrite) to drop it."
         )
     return inputs
-
-
-def work_of(path: str | Path) -> str:
-    """Where a scan into a store keeps its work."""
-    return f"{str(path).rstrip('/')}.work"
 
 
 def _damaged(path: str | Path, name: str) -> StoreError:

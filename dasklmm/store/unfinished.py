@@ -16,12 +16,9 @@ from dasklmm.store.records import Records
 UNFINISHED = "unfinished"
 
 
-def test_block(unit: int, block: int) -> str:
+def block_name(unit: int, block: int) -> str:
     """Name of the record of a block of tests; a unit is a contig that is left out, or all."""
     return f"test/{unit:05d}/{block:06d}"
-
-
-test_block.__test__ = False  # type: ignore[attr-defined]  # not a test of this package
 
 
 def keep_layout(
@@ -111,10 +108,9 @@ def results_so_far(kept: Records) -> xr.Dataset:
         rows, end = np.flatnonzero(unit[0] == i), 0
         for j, size in enumerate(lengths[lengths[:, 0] == i, 1].tolist()):
             end += size
-            found = kept.read(test_block(i, j))
-            if (
-                found is None or "phenotypes" not in found[1]
-            ):  # not done, or by a version that did not say of whom
+            found = kept.read(block_name(i, j))
+            # a version before did not say of whom a block is
+            if found is None or "phenotypes" not in found[1]:
                 continue
             blocks_done += 1
             own = rows[end - size : end]
