@@ -109,7 +109,7 @@ def need_workers(
         None comes in time, or the scheduler is gone.
     """
     timeout = settings.worker_timeout() if timeout is None else timeout
-    with _cluster_errors():
+    with _cluster_errors(client):
         if workers_there(client, 1, timeout, tell):
             return
     raise _no_workers(client, timeout)
@@ -125,8 +125,14 @@ def _no_workers(client: Any, timeout: float) -> ClusterError:
 
 
 @contextmanager
-def _workers_watched(client: Any, futures: Sequence[Any]) -> Iterator[None]:
-    """Give futures up, in one error, where the cluster has lost all workers and none comes in time."""
+def _workers_watched(
+    client: Any, futures: Sequence[Any], end: Callable[[], None] = lambda: None
+) -> Iterator[None]:
+    """Give futures up, in one error, where the cluster has lost all workers and none comes in time.
+
+    Where the scheduler is lost distributed gives them up, but not one whose result was being fetched, of which it
+    tells nobody: `end` is called then, which ends the wait.
+    """
     from concurrent.futures import CancelledError
 
     over, given_up = threading.Event(), threading.Event()
@@ -136,11 +142,12 @@ def _workers_watched(client: Any, futures: Sequence[Any]) -> Iterator[None]:
         absent_since: float | None = None
         told = 0.0
         while not over.wait(min(_WATCH_SECONDS, timeout / 4)):
+            if client.status != "running":
+                end()
+                return
             try:
                 there = bool(client.nthreads())
-            except Exception:  # noqa: BLE001  (of one question: where the scheduler is lost, futures are given up)
-                if client.status == "closed":
-                    return
+            except Exception:  # noqa: BLE001  (of one question)
                 continue
             now = time.monotonic()
             if there or absent_since is None:
@@ -184,14 +191,15 @@ def run_blocks(
         from distributed import as_completed
 
         need_workers(client)
-        with _cluster_errors():
+        with _cluster_errors(client):
             futures = client.compute(list(parts))
             place = {future.key: i for i, future in enumerate(futures)}
             out: list[Any] = [None] * total
+            done = 0
             finished_ones = as_completed(futures, with_results=True, raise_errors=False)
             try:
                 _need_connection(client)
-                with _workers_watched(client, futures):
+                with _workers_watched(client, futures, finished_ones.clear):
                     for done, (future, result) in enumerate(finished_ones, 1):
                         if future.status != "finished":
                             future.result()
@@ -201,6 +209,8 @@ def run_blocks(
                             on_result(place[future.key], result)
                         if on_done is not None:
                             on_done(done, total)
+                if done < total:
+                    raise _lost("its scheduler is gone")
             except (
                 BaseException
             ):  # an interruption too: a notebook's traceback keeps the futures, which go on
@@ -293,7 +303,7 @@ def call(label: str, function: Callable[..., Any], *arguments: Any) -> Any:
     if client is None:
         return function(*arguments)
     need_workers(client)
-    with _cluster_errors():
+    with _cluster_errors(client):
         key = f"{label}-{uuid.uuid4()}"
         future = client.submit(function, *arguments, pure=False, key=key)
         _need_connection(client)
@@ -319,7 +329,7 @@ def _cancel(client: Any, futures: Sequence[Any]) -> None:
 
 
 @contextmanager
-def _cluster_errors() -> Iterator[None]:
+def _cluster_errors(client: Any) -> Iterator[None]:
     """Say in one error of this package that the scheduler is gone, or that workers die of a task."""
     from concurrent.futures import CancelledError
 
@@ -335,9 +345,12 @@ def _cluster_errors() -> Iterator[None]:
             "dasklmm.block-size, or chunks=). Then run the same command again: with a store, what is finished is "
             "kept. Blocks of another size are another run's: they begin anew, with --overwrite or overwrite=True."
         ) from error
-    except (CancelledError, CommClosedError) as error:
-        gone = "scheduler-connection-lost" in str(error)
-        raise _lost("its scheduler is gone" if gone else type(error).__name__) from error
+    except (CancelledError, OSError) as error:  # a closed connection is one, and so is a task's own full disk
+        if client.status != "running" or "scheduler-connection-lost" in str(error):
+            raise _lost("its scheduler is gone") from error
+        if isinstance(error, (CancelledError, CommClosedError)):
+            raise _lost(type(error).__name__) from error
+        raise
 
 
 def _lost(reason: str) -> ClusterError:

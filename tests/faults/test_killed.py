@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import signal
@@ -11,6 +12,7 @@ import dask
 import pytest
 from dask import delayed
 from distributed import Client
+from distributed.comm import CommClosedError
 from fault_tools import (
     DeadlyRows,
     Rows,
@@ -167,6 +169,22 @@ def test_scheduler_killed_after_the_last_block(cohort, tmp_path):
 
         got = cohort.scan(None, progress=kill, loco=False)
     assert (got["status"] == "ok").any()
+
+
+@pytest.mark.parametrize("one", ["blocks", "a task"])
+def test_scheduler_killed_before_a_result_is_fetched(tmp_path, monkeypatch, one):
+    """Fault 2: a task is done, and where its result is asked for nobody answers: distributed tells nobody."""
+    with Scheduler(tmp_path) as cluster, Client(cluster.address, timeout=5) as client:
+
+        async def fetch(*_, **__):
+            cluster.scheduler.kill()
+            while client.status == "running":
+                await asyncio.sleep(0.01)
+            raise CommClosedError("nobody answers")
+
+        monkeypatch.setattr(client, "_gather", fetch)
+        with pytest.raises(errors.ClusterError, match=r"lost \(its (scheduler|client) is"):
+            run.call("one", int) if one == "a task" else run.run_blocks([delayed(int)(3)])
 
 
 @pytest.mark.parametrize("one", ["blocks", "a task"])
