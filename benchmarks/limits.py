@@ -22,7 +22,7 @@ from dasklmm.numerics.genotypes import GRAM_TILE
 from dasklmm.numerics.records import AlternativeTest
 
 # Rows of a product: the fastest of 256 to 2,048 that were tried.
-ROWS = 1024
+ROWS = 2048
 
 
 def side_by_side(share: Callable[[int], None], workers: int) -> None:

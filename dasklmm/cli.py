@@ -10,7 +10,7 @@ import click
 from dasklmm.cli_results import convert, export, info, plot
 from dasklmm.cli_scan import demo, gwas, kinship, simulate
 from dasklmm.errors import DaskLMMError
-from dasklmm.heap import keep_heap
+from dasklmm.heap import end_at_once, keep_heap
 from dasklmm.interruptions import interruption_said, signals_raised
 
 # Dask, xarray and the rest are imported by the commands that use them: --help answers at once.
@@ -22,6 +22,7 @@ class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             keep_heap()
+            end_at_once()
             with signals_raised(), interruption_said():
                 return super().invoke(ctx)
         except DaskLMMError as error:

@@ -65,6 +65,12 @@ class Cohort:
     categories: dict[str, dict[str, Any]] = field(default_factory=dict)
     transform: str | None = None
 
+    @property
+    def selected(self) -> np.ndarray | None:
+        """`columns`, or None where they are all of the genotypes in order: a copy of each block is spared."""
+        everyone = np.arange(self.counts["samples_in_genotypes"])
+        return None if np.array_equal(self.columns, everyone) else self.columns
+
 
 def join(
     ds: xr.Dataset,

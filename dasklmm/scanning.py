@@ -333,7 +333,7 @@ class Scan:
                 grams = lazy_kinship.gram_matrices(
                     part,
                     self.options["kinship"],
-                    samples=[self.cohorts.groups[g][0].columns for g in absent],
+                    samples=[self.cohorts.groups[g][0].selected for g in absent],
                     dtype=self.dtype,
                     lanes=lanes,
                     report=report,
@@ -444,7 +444,7 @@ class Scan:
                 others,
                 rank,
                 self.options["kinship"],
-                samples=self.cohorts.groups[g][0].columns,
+                samples=self.cohorts.groups[g][0].selected,
                 dtype=self.dtype,
                 lanes=lanes_of(kept, 1),
                 left_out=left_out,
@@ -489,7 +489,7 @@ class Scan:
             tests = [null.test for null in own if not isinstance(null, str)]
             if tests and wanted:
                 operand = operand_of(kept, self._unit(g, i), self.tables[g], self.streamed, len(nulls))
-                samples, intercept = group[0].columns, bool(design.has_intercept(group[0].x))
+                samples, intercept = group[0].selected, bool(design.has_intercept(group[0].x))
                 together = tested_together(tests, group[0], self.options["interaction"])
                 groups.append(associate.Group(together, operand, samples, intercept))
         if wanted and groups:

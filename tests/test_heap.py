@@ -44,3 +44,25 @@ def test_arrays_are_not_faulted_in_anew(monkeypatch):
     chosen = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}  # is left alone
     assert faults("kept", chosen) > PAGES / 4
     assert faults("as it is", {**os.environ, **heap.ENVIRONMENT}) < PAGES / 10
+
+
+CYCLE = """
+import sys
+from dasklmm.heap import end_at_once
+class Cycle:
+    def __init__(self):
+        self.itself = self
+    def __del__(self):
+        print("collected")
+Cycle()
+for _ in range(int(sys.argv[1])):
+    end_at_once()
+"""
+
+
+def test_exit_does_not_look_for_cycles():
+    def printed(times):
+        command = [sys.executable, "-c", CYCLE, times]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    assert (printed("0"), printed("1"), printed("2")) == ("collected\n", "", "")

@@ -40,6 +40,11 @@ VARIANCE_RATIOS: Mapping[str, tuple[str, ...]] = {
 INTERACTION_COLUMNS = ("beta_main", "standard_error_main")
 INTEGERS, TRUTH_VALUES = ("n",), ("at_boundary",)
 
+# Blocks whose results are one block of each column, where the blocks are ours to choose. A column's block is a
+# task, which costs a cluster as much as the sums of 5 MB: 98,304 x 2,000 float32 in 16 blocks took 0.45 s on one
+# worker and 0.31 on two with columns of as many blocks, and 0.35 and 0.24 with columns of two.
+RESULTS_OF_BLOCKS = 8
+
 ATTRIBUTES: Mapping[str, dict[str, str]] = {
     "n": {"long_name": "samples with a call"},
     "effect_allele_frequency": {"long_name": "frequency of the effect allele"},
@@ -205,6 +210,8 @@ def test_alternatives(
     data = blocks.map_variants(
         _test_block, *arrays, label=f"test-{null.test}", width=len(TEST_COLUMNS) + 1, null=null
     )
+    if partition_size is None and not isinstance(getattr(pa, "data", pa), da.Array):
+        data = blocks.joined(data, RESULTS_OF_BLOCKS)
     return dataset(data, TEST_COLUMNS, rows.coords, test=null.test)
 
 

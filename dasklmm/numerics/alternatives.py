@@ -30,9 +30,9 @@ from dasklmm.numerics.tails import log_sf_chi2_1, log_sf_f1
 Test = Literal["lrt", "wald", "score"]
 TESTS: tuple[Test, ...] = ("lrt", "wald", "score")
 
-# Bytes of a tile of rows in float64: it must stay in a core's L2 cache. Measured on 2,000 eigenvectors:
-# 3.5 GB/s of float32 a core at 256 KB, 2.8 at 128 KB; sums are float64 throughout.
-TILE_BYTES = 256 * 1024
+# Bytes of a tile of rows in float64: it must stay in a core's L2 cache (1 MB where this was measured). A variant
+# of 2,000 eigenvectors took 2.0 us at 256 KB and 1.7 at 512; sums are float64 throughout.
+TILE_BYTES = 512 * 1024
 
 # Share of RSS0 below which what is left of y after X and the alternative is rounding of float64 sums.
 NOTHING_LEFT = 1e-12

@@ -6,7 +6,7 @@ float dosages with NaN for missing. Work goes through tiles of rows that fit a c
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -22,6 +22,7 @@ __all__ = [
     "block_statistics",
     "calls_to_dosage",
     "centered",
+    "counted_dosages",
     "gram",
     "imputed",
     "standardise",
@@ -35,8 +36,8 @@ _Block = NDArray[Any]
 
 # Elements of a tile; 4 bytes each in single precision, half of a 1 MiB second-level cache.
 _TILE_ELEMENTS = 1 << 17
-# 127^2 * 1024 < 2^24: sums of squared int8 over this many samples are exact in float32.
-_EXACT_SAMPLES = 1024
+# Sums of integers are exact in float32 below this.
+_EXACT_BELOW = 1 << 24
 # Variants of one rank-k update: enough for its full speed, few enough for sums in float32.
 GRAM_TILE = 2048
 
@@ -71,6 +72,13 @@ class BlockStatistics:
     constant: _Bool
     all_missing: _Bool
     not_finite: _Bool
+
+    @classmethod
+    def of(cls, parts: Sequence[BlockStatistics]) -> BlockStatistics:
+        """Those of a block, of those of its parts in order."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
     @property
     def varies(self) -> _Bool:
@@ -159,47 +167,95 @@ def block_statistics(block: _Block, samples: Samples = None) -> BlockStatistics:
     One pass, about 1 ns a call in int8 on one core.
     """
     block = _checked(block)
-    m = block.shape[0]
-    n_called = np.zeros(m, dtype=np.int64)
-    mean, squares = np.full(m, np.nan), np.full(m, np.nan)
-    constant, not_finite = np.zeros(m, dtype=bool), np.zeros(m, dtype=bool)
-    if block.dtype == np.int8:
-        rows = _TILE_ELEMENTS // _EXACT_SAMPLES
-        for start in range(0, m, rows):
-            part = slice(start, start + rows)
-            counts = _count_int8(block[part], samples)
-            n_called[part], mean[part], squares[part], constant[part] = counts
-    else:
-        for part, tile in _tiles(block, samples):
-            moments = _count_float(tile)
-            n_called[part], mean[part], squares[part], constant[part], not_finite[part] = moments
-    return BlockStatistics(n_called, mean, squares, constant, n_called == 0, not_finite)
+    parts = []
+    for _, tile in _tiles(block, samples):
+        if tile.dtype == np.int8:
+            parts.append(_count_int8(tile, tile.astype(np.float32), _missing_places(tile)))
+        else:
+            parts.append(_count_float(tile))
+    return BlockStatistics.of(parts)
 
 
-def _count_int8(block: _Block, samples: Samples) -> tuple[NDArray[np.int64], _Float, _Float, _Bool]:
-    m, n = block.shape[0], _n_columns(block, samples)
+def counted_dosages(
+    block: _Block, dtype: DTypeLike = np.float32, *, center: bool, samples: Samples = None
+) -> tuple[_Block, BlockStatistics]:
+    """`centered` (or `imputed`) dosages of a block and its `block_statistics`, which read it once together.
+
+    Parameters
+    ----------
+    block : ndarray (variant, sample)
+        Integers (negative: missing) or floats (NaN: missing).
+    dtype : float32 or float64
+    center : bool
+    samples : ndarray of int, optional
+        Columns to use, in this order. Default: all.
+
+    Returns
+    -------
+    ndarray (variant, sample) of `dtype`
+    BlockStatistics
+
+    Notes
+    -----
+    int8 to float32: 2.4 us a variant of 2,000 samples, 1 % missing, on one core; one after the other 3.5.
+    """
+    return _counted(block, dtype, samples, center, None)
+
+
+def _counted(
+    block: _Block,
+    dtype: DTypeLike,
+    samples: Samples,
+    center: bool,
+    scale: Callable[[BlockStatistics], _Float] | None,
+) -> tuple[_Block, BlockStatistics]:
+    block = _checked(block)
+    out, parts = _empty(block, dtype, samples), []
+    for part, tile in _tiles(block, samples):
+        target, missing = out[part], _missing_places(tile)
+        np.copyto(target, tile, casting="unsafe")
+        counts = _count_int8(tile, target, missing) if tile.dtype == np.int8 else _count_float(tile)
+        _place(
+            target,
+            missing,
+            counts.mean if center else None,
+            None if scale is None else scale(counts),
+            0.0 if center else counts.mean,
+        )
+        target[counts.not_finite] = 0.0 if center else np.nan
+        parts.append(counts)
+    return out, BlockStatistics.of(parts)
+
+
+def _count_int8(tile: _Block, values: _Block, missing: NDArray[np.intp]) -> BlockStatistics:
+    """Counts of a tile of int8, of `values`, the same as floats; those at the `missing` places become 0."""
+    m, n = tile.shape
     called = np.full(m, n, dtype=np.int64)
+    if missing.size:
+        values.reshape(-1)[missing] = 0.0
+        called -= np.bincount(missing // n, minlength=m)
     total, total_sq = np.zeros(m, dtype=np.int64), np.zeros(m, dtype=np.int64)
-    ones = np.ones(_EXACT_SAMPLES, dtype=np.float32)
-    for start in range(0, n, _EXACT_SAMPLES):
-        part = slice(start, start + _EXACT_SAMPLES)
-        tile = block[:, part] if samples is None else np.take(block, samples[part], axis=1)
-        width = tile.shape[1]
-        values = tile.astype(np.float32, order="C")
-        missing = np.flatnonzero(tile < 0)
-        if missing.size:
-            values.reshape(-1)[missing] = 0.0
-            called -= np.bincount(missing // width, minlength=m)
-        total += (values @ ones[:width]).astype(np.int64)
-        total_sq += np.einsum("ij,ij->i", values, values).astype(np.int64)
+    largest = max(int(tile.max(initial=1)), 1)
+    step = max(1, (_EXACT_BELOW - 1) // largest**2)
+    ones = np.ones(min(n, step), dtype=values.dtype)
+    for start in range(0, n, step):
+        stripe = values[:, start : start + step]
+        total += (stripe @ ones[: stripe.shape[1]]).astype(np.int64)
+        total_sq += np.vecdot(stripe, stripe).astype(np.int64)
     # In integers, so that zero means constant.
     numerator = called * total_sq - total * total
-    constant = (numerator == 0) & (called > 0)
     with np.errstate(invalid="ignore"):
-        return called, total / called, numerator / called, constant
+        return BlockStatistics(
+            n_called=called,
+            mean=total / called,
+            sum_squares_centered=numerator / called,
+            constant=(numerator == 0) & (called > 0),
+            all_missing=called == 0,
+            not_finite=np.zeros(m, dtype=bool),
+        )
 
 
-def _count_float(tile: _Block) -> tuple[NDArray[np.int64], _Float, _Float, _Bool, _Bool]:
+def _count_float(tile: _Block) -> BlockStatistics:
     values = tile.astype(np.float64)
     missing = _missing(tile)
     infinite = np.isinf(values)
@@ -220,7 +276,7 @@ def _count_float(tile: _Block) -> tuple[NDArray[np.int64], _Float, _Float, _Bool
     # A row sum rather than einsum: its order, and so its rounding, is that of one row alone.
     squares = np.square(values).sum(axis=1)
     squares[np.isnan(mean)] = np.nan
-    return called, mean, squares, constant, not_finite
+    return BlockStatistics(called, mean, squares, constant, called == 0, not_finite)
 
 
 def centered(
@@ -348,28 +404,21 @@ def standardise(
         raise OptionError(
             f"standardisation method is {method!r}; it is one of {', '.join(get_args(Method))}."
         )
-    stats = block_statistics(block, samples)
-    keep = stats.varies
-    n = _n_columns(block, samples)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        if method == "rrm":
-            scale = np.sqrt(n / stats.sum_squares_centered)
-        elif method == "grm":
+    n = _n_columns(_checked(block), samples)
+
+    def scale(stats: BlockStatistics) -> _Float:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            if method == "rrm":
+                return np.asarray(np.sqrt(n / stats.sum_squares_centered))
             frequency = 0.5 * stats.mean
-            keep &= (frequency > 0.0) & (frequency < 1.0)
-            scale = 1.0 / np.sqrt(2.0 * frequency * (1.0 - frequency))
-        else:
-            scale = np.ones_like(stats.mean)
+            return np.asarray(1.0 / np.sqrt(2.0 * frequency * (1.0 - frequency)))
+
+    z, stats = _counted(block, dtype, samples, True, None if method == "centered" else scale)
+    keep = stats.varies
+    if method == "grm":
+        keep &= (stats.mean > 0.0) & (stats.mean < 2.0)
     if not keep.all():
-        block, stats, scale = block[keep], stats.rows(keep), scale[keep]
-    z = _converted(
-        block,
-        dtype,
-        samples,
-        shift=stats.mean,
-        scale=None if method == "centered" else scale,
-        fill=0.0,
-    )
+        z = z[keep]
     return z, z.shape[0]
 
 
@@ -449,10 +498,10 @@ def _n_columns(block: _Block, samples: Samples) -> int:
 
 
 def _tiles(block: _Block, samples: Samples) -> Iterator[tuple[slice, _Block]]:
-    """Contiguous runs of rows, columns taken."""
+    """Contiguous runs of rows, columns taken; one without rows where the block has none."""
     n = _n_columns(block, samples)
     rows = max(1, _TILE_ELEMENTS // max(n, 1))
-    for start in range(0, block.shape[0], rows):
+    for start in range(0, max(1, block.shape[0]), rows):
         part = slice(start, min(start + rows, block.shape[0]))
         # take keeps rows contiguous and is three times as fast as block[:, samples]
         tile = block[part] if samples is None else np.take(block[part], samples, axis=1)
@@ -469,30 +518,47 @@ def _converted(
     samples: Samples,
     *,
     shift: _Float | None = None,
-    scale: _Float | None = None,
     fill: float | _Float | None = None,
 ) -> _Block:
-    """(block - shift) * scale by row, in `dtype`; then `fill`, one value or one a row, at missing."""
-    n = _n_columns(block, samples)
-    out = np.empty((block.shape[0], n), dtype=dtype)
+    """(block - shift) by row, in `dtype`; then `fill`, one value or one a row, at missing."""
+    out = _empty(block, dtype, samples)
+    for part, tile in _tiles(block, samples):
+        target = out[part]
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.copyto(target, tile, casting="unsafe")
+        missing = np.empty(0, dtype=np.intp) if fill is None else _missing_places(tile)
+        each = fill[part] if isinstance(fill, np.ndarray) else fill
+        _place(target, missing, None if shift is None else shift[part], None, each)
+    return out
+
+
+def _empty(block: _Block, dtype: DTypeLike, samples: Samples) -> _Block:
+    out = np.empty((block.shape[0], _n_columns(block, samples)), dtype=dtype)
     if out.dtype.kind != "f" or out.dtype.itemsize < 4:
         raise OptionError(f"dtype is {out.dtype}; it needs to be float32 or float64.")
-    shifts = None if shift is None else shift.astype(out.dtype)[:, None]
-    scales = None if scale is None else scale.astype(out.dtype)[:, None]
-    with np.errstate(over="ignore", invalid="ignore"):
-        for part, tile in _tiles(block, samples):
-            target = out[part]
-            np.copyto(target, tile, casting="unsafe")
-            if shifts is not None:
-                target -= shifts[part]
-            if scales is not None:
-                target *= scales[part]
-            if fill is not None:
-                missing = np.flatnonzero(_missing(tile))
-                if missing.size:
-                    value = fill[part][missing // n] if isinstance(fill, np.ndarray) else fill
-                    target.reshape(-1)[missing] = value
     return out
+
+
+def _missing_places(tile: _Block) -> NDArray[np.intp]:
+    return np.flatnonzero(_missing(tile))
+
+
+def _place(
+    values: _Block,
+    missing: NDArray[np.intp],
+    shift: _Float | None,
+    scale: _Float | None,
+    fill: float | _Float | None,
+) -> None:
+    """(values - shift) * scale by row, in place; then `fill`, one value or one a row, at `missing` places."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        if shift is not None:
+            values -= shift.astype(values.dtype)[:, None]
+        if scale is not None:
+            values *= scale.astype(values.dtype)[:, None]
+        if fill is not None and missing.size:
+            each = fill[missing // values.shape[1]] if isinstance(fill, np.ndarray) else fill
+            values.reshape(-1)[missing] = each
 
 
 def allele_counts(

@@ -18,7 +18,7 @@ from dasklmm.numerics.alternatives import (
     stacked_stats,
     stacked_tests,
 )
-from dasklmm.numerics.genotypes import BlockStatistics, block_statistics, centered, imputed
+from dasklmm.numerics.genotypes import BlockStatistics, centered, counted_dosages, imputed
 from dasklmm.numerics.records import (
     AlternativeStats,
     AlternativeTest,
@@ -36,8 +36,8 @@ from dasklmm.numerics.records import (
 TILE_VARIANTS = 256
 
 # Rows of a product, where there are so many: a multiple of the tile has the bits of its tiles (double
-# precision, OpenBLAS 0.3.31), and four of them spare packing P, 5 to 10 % of the time.
-_MOST_TILES = 4
+# precision, OpenBLAS 0.3.31), and eight of them spare packing P, 5 to 10 % of the time.
+_MOST_TILES = 8
 _PRODUCT_BYTES = 16 * 1024**2
 
 
@@ -142,7 +142,7 @@ def project_block(block: NDArray[Any], p: NDArray[Any], mean_impute: bool = True
 
 def imputed_block(block: NDArray[Any], dtype: Any = np.float64, mean_impute: bool = True) -> NDArray[Any]:
     """Dosages (variant, sample) with missing ones replaced by the mean, or such variants NaN throughout."""
-    dosage = imputed(block, block_statistics(block), dtype)
+    dosage, _ = counted_dosages(block, dtype, center=False)
     if not mean_impute:
         dosage[_missing(block).any(axis=1)] = np.nan
     return dosage
@@ -199,12 +199,19 @@ def scan_block(
     null = null if isinstance(null, StackedTests) else stacked_tests([null])
     if samples is not None:
         block = np.take(block, samples, axis=1)
-    counted = block_statistics(block)
     m = block.shape[0]
     products, squares = empty_sums(null, m)
-    convert = centered if intercept else imputed
     step = product_rows(block.shape[1], p.dtype.itemsize)
-    parts = [slice(start, start + step) for start in range(0, m, step)]
+    parts = [slice(start, start + step) for start in range(0, max(1, m), step)]
+    counts: list[BlockStatistics] = []
+
+    def dosages(i: int) -> NDArray[Any]:
+        if i < len(counts):  # with a further piece of P
+            return (centered if intercept else imputed)(block[parts[i]], counts[i], p.dtype)
+        dosage, counted = counted_dosages(block[parts[i]], p.dtype, center=intercept)
+        counts.append(counted)
+        return dosage
+
     done, eigen = 0, slice(0, 0)
     for p_rows in row_blocks(p):
         if p_rows.shape[1] != block.shape[1]:
@@ -214,8 +221,8 @@ def scan_block(
         eigen = slice(done, done + p_rows.shape[0])
         if eigen.stop > null.weights.shape[0]:
             break
-        for part in parts:
-            dosage = convert(block[part], counted.rows(part), p.dtype)
+        for i, part in enumerate(parts):
+            dosage = dosages(i)
             add_rotated(null, rotate(dosage, p_rows), eigen, products[part], squares[part])
             if done == 0:
                 add_plain(null, dosage, products[part], squares[part])
@@ -223,6 +230,7 @@ def scan_block(
     if eigen.stop != null.weights.shape[0]:
         raise ShapeError(f"p has {eigen.stop} eigenvectors and the model {null.weights.shape[0]}.")
     tolerance = collinearity_tolerance(np.result_type(p.dtype, np.float32), done)
+    counted = BlockStatistics.of(counts)
     codes = untested(counted, block.shape[1], mean_impute, ploidy, filters)
     tests = tuple(with_untested(stats, codes) for stats in stacked_stats(null, products, squares, tolerance))
     frequency = np.where(counted.n_called > 0, counted.mean / ploidy, np.nan)

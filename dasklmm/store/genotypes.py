@@ -31,6 +31,10 @@ COORDINATES = (
 UNFINISHED = "unfinished"
 
 CHUNK_BYTES = 4 * 1024**2
+# Of what Blosc compresses at a time. Calls of 2,000 simulated samples with zstd 1: 4.46 times smaller, written at
+# 0.87 and read at 1.38 GB/s; in its own 128 KB with zstd 3: 4.41 times, 0.28 and 1.16 GB/s. Of 1,940 mice 12.4 and
+# 11.6 times.
+_BLOSC_BLOCK = 1024**2
 
 
 def write_genotypes(ds: xr.Dataset, path: str | Path, overwrite: bool = False) -> None:
@@ -157,7 +161,7 @@ def _template(ds: xr.Dataset, dosage: da.Array, target: str, rows: int) -> tuple
         dimension_names=["variant", "sample"],
         # the checksum, for Blosc has none: a flipped bit would be another genotype
         compressors=[
-            zarr.codecs.BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"),
+            zarr.codecs.BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle", blocksize=_BLOSC_BLOCK),
             zarr.codecs.Crc32cCodec(),
         ],
         # a chunk that got lost reads as missing calls, not as a genotype
