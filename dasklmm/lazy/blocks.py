@@ -155,7 +155,8 @@ def map_variants(
 def joined(array: da.Array, count: int) -> da.Array:
     """The same rows in blocks of `count` of those that are there."""
     rows = array.chunks[0]
-    return array.rechunk({0: tuple(sum(rows[i : i + count]) for i in range(0, len(rows), count))})
+    together = tuple(sum(rows[i : i + count]) for i in range(0, len(rows), count))
+    return array.rechunk({0: together}, method="tasks")
 
 
 class _Reading:
