@@ -39,22 +39,22 @@ def check_kinship(k: NDArray[Any]) -> None:
         raise KinshipError(f"the kinship has shape {k.shape}; a square matrix (n, n) is needed.")
     if k.shape[0] == 0:
         raise KinshipError("the kinship is empty; at least one sample is needed.")
-    parts = [slice(start, start + TILE_ROWS) for start in range(0, k.shape[0], TILE_ROWS)]
-    n_bad = sum(int(np.sum(~np.isfinite(k[rows]))) for rows in parts)
-    if n_bad:
+    scale = max(float(k.max()), -float(k.min()))
+    if not np.isfinite(scale):
+        n_bad = int(np.sum(~np.isfinite(k)))
         i, j = (int(v) for v in np.argwhere(~np.isfinite(k))[0])
         raise KinshipError(
             f"the kinship has {n_bad} elements that are not finite, the first at [{i}, {j}] "
             f"({k[i, j]}). Leave out the samples without genotypes and compute it again."
         )
-    scale = max(float(np.abs(k[rows]).max()) for rows in parts)
     worst, i, j = 0.0, 0, 0
-    for rows in parts:
-        gap = np.abs(k[rows] - k[:, rows].T)
+    for start in range(0, k.shape[0], TILE_ROWS):
+        rows, before = slice(start, start + TILE_ROWS), slice(start + TILE_ROWS)
+        gap = np.abs(k[before, rows] - k[rows, before].T)
         if gap.max() > worst:
             worst = float(gap.max())
             i, j = (int(v) for v in np.unravel_index(int(np.argmax(gap)), gap.shape))
-            i += rows.start
+            j += start
     if worst > SYMMETRY_TOLERANCE * scale:
         raise KinshipError(
             f"the kinship is not symmetric: [{i}, {j}] is {k[i, j]:.6g} and [{j}, {i}] is {k[j, i]:.6g}. "
@@ -90,18 +90,16 @@ def eigendecompose(k: NDArray[Any], rank: int | None = None, *, overwrite: bool 
     check_kinship(k)
     n = k.shape[0]
     check_rank(rank, n)
-    s, rows = _ascending_pairs(k if overwrite else np.array(k, dtype=np.float64))
-    if s[0] < -PSD_TOLERANCE * max(abs(float(s[-1])), abs(float(s[0]))):
+    s, rows = _descending_pairs(k, overwrite)
+    if s[-1] < -PSD_TOLERANCE * max(abs(float(s[0])), abs(float(s[-1]))):
         raise KinshipError(
-            f"the kinship is not positive semidefinite: its lowest eigenvalue is {s[0]:.6g}, its largest "
-            f"{s[-1]:.6g} ({int(np.sum(s < 0))} of {n} are negative). Use a kinship that is a Gram matrix, "
+            f"the kinship is not positive semidefinite: its lowest eigenvalue is {s[-1]:.6g}, its largest "
+            f"{s[0]:.6g} ({int(np.sum(s < 0))} of {n} are negative). Use a kinship that is a Gram matrix, "
             "such as dasklmm.kinship()."
         )
     r = n if rank is None else rank
     # eigenvalues below zero by rounding are zero
-    values = np.maximum(s[::-1], 0.0)
-    for i in range(n // 2):  # in place: a reversed copy would be one more matrix
-        rows[[i, n - 1 - i]] = rows[[n - 1 - i, i]]
+    values = np.maximum(s, 0.0)
     return Spectrum(
         p=rows if r == n else rows[:r].copy(),
         s=values[:r].copy(),
@@ -118,15 +116,19 @@ def in_numpy(n: int) -> bool:
     return n < MANY_SAMPLES or n > MOST_IN_32_BITS
 
 
-def _ascending_pairs(k: NDArray[Any]) -> tuple[Float, Float]:
-    """Eigenvalues ascending and eigenvectors as rows (C-contiguous); `k` is overwritten."""
+def _descending_pairs(k: NDArray[Any], overwrite: bool) -> tuple[Float, Float]:
+    """Eigenvalues descending and eigenvectors as rows (C-contiguous)."""
     n = k.shape[0]
     if in_numpy(n):
-        s, u = np.linalg.eigh(k.T)  # the triangle that SciPy takes
-        return s, np.ascontiguousarray(u.T)
+        s, u = np.linalg.eigh(np.asarray(k, dtype=np.float64).T)  # the triangle that SciPy takes
+        return s[::-1], np.ascontiguousarray(u[:, ::-1].T)
+    k = k if overwrite else np.array(k, dtype=np.float64)
     # K is symmetric, so its transpose is K as Fortran stores it, and no copy is made
     s, u = linalg.eigh(k.T, overwrite_a=True, check_finite=False, driver="evd")
-    return s, np.ascontiguousarray(u.T)
+    rows = np.ascontiguousarray(u.T)
+    for i in range(n // 2):  # in place: a reversed copy would be one more matrix
+        rows[[i, n - 1 - i]] = rows[[n - 1 - i, i]]
+    return s[::-1], rows
 
 
 def check_rank(rank: int | None, n: int) -> None:

@@ -17,6 +17,17 @@ def test_pairs_are_descending_and_rebuild_the_kinship(problem):
     assert pairs.n_dropped == 0
 
 
+@pytest.mark.parametrize("in_numpy", [True, False])
+def test_a_kinship_in_single_precision_is_decomposed_in_double(problem, monkeypatch, in_numpy):
+    monkeypatch.setattr(spectrum, "in_numpy", lambda n: in_numpy)
+    single = problem.k.astype(np.float32)
+    pairs = spectrum.eigendecompose(single)
+    assert pairs.p.dtype == pairs.s.dtype == np.float64
+    assert pairs.p.flags.c_contiguous
+    np.testing.assert_allclose((pairs.p.T * pairs.s) @ pairs.p, single, atol=1e-12)
+    assert (single == problem.k.astype(np.float32)).all()
+
+
 def test_truncation_keeps_the_leading_pairs_and_counts_the_rest(problem):
     pairs = spectrum.eigendecompose(problem.k, rank=10)
     assert pairs.p.shape == (10, problem.n)
@@ -40,6 +51,10 @@ def test_rounding_below_zero_becomes_zero():
         (np.empty((0, 0)), "empty"),
         (np.array([[1.0, np.nan], [0.0, 1.0]]), r"1 elements that are not finite, the first at \[0, 1\]"),
         (np.array([[1.0, 0.5], [0.4, 1.0]]), r"\[0, 1\] is 0.5 and \[1, 0\] is 0.4"),
+        (
+            np.eye(600) + 0.1 * (np.arange(600) == 7)[:, None] * (np.arange(600) == 590),
+            r"\[7, 590\] is 0.1 and \[590",
+        ),
         (np.diag([1.0, -0.1, 2.0]), "lowest eigenvalue is -0.1, its largest 2"),
     ],
 )
