@@ -42,20 +42,32 @@ def clusters_heard() -> Iterator[None]:
 
 @contextmanager
 def signals_raised() -> Iterator[None]:
-    """Raise SIGTERM and SIGHUP as :class:`Terminated`, once: what unwinds is not cut short by the next."""
+    """Raise SIGTERM and SIGHUP as :class:`Terminated`, once: what unwinds is not cut short by the next.
+
+    At these and at Ctrl-C clusters are hushed at once: the signal may have gone to workers too, whose end would be
+    told, and what waits within distributed tells of its own interruption.
+    """
     before = {}
 
     def leave(number: int, frame: Any) -> None:
-        hush_clusters()  # it may have gone to workers too, whose end would be told
-        for one in before:
+        hush_clusters()
+        for one in ended_by:
             signal.signal(one, signal.SIG_IGN)
         raise Terminated(number)
 
+    def interrupt(number: int, frame: Any) -> None:
+        hush_clusters()
+        signal.default_int_handler(number, frame)
+
+    ended_by = []
     if threading.current_thread() is threading.main_thread():
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            before[signal.SIGINT] = signal.signal(signal.SIGINT, interrupt)
         for name in ("SIGTERM", "SIGHUP"):
             number = getattr(signal, name, None)  # Windows has no SIGHUP
             if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP
                 before[number] = signal.signal(number, leave)
+                ended_by.append(number)
     try:
         yield
     finally:
