@@ -10,6 +10,7 @@ of what its scan calls, here, on the same variants and cores.
   mouse   1,410 mice with CD8, variants of frequency 1 % and more (files in DASKLMM_DATA)
   cohort  3,000 samples x 100,000 variants, simulated
   small   400 samples x 250,000 variants, simulated; variance ratio of each variant
+  rotated 40,000 rotated variants of 2,000 samples in a store, noise: the tests alone, beside Hail's
 
 Peers are found on PATH, or where these name them; none is needed:
 
@@ -41,6 +42,7 @@ import numpy as np
 import pandas as pd
 
 import dasklmm
+from benchmarks import rotated
 from benchmarks.measure import Spread, alternate, machine, seconds, write_json
 from dasklmm.lazy.blocks import one_blas_thread
 from dasklmm.numerics import design, genotypes, refit, reml
@@ -417,8 +419,24 @@ def part_alone(part: str, rows: Sequence[Mapping[str, Any]]) -> str:
     return f"  the {part} alone, microseconds a variant: dasklmm {own:.1f}{theirs}"
 
 
+def rotated_case(folder: Path, python: str | None, shape: tuple[int, int], rounds: int) -> dict[str, Any]:
+    """Seconds of the tests alone of stored rotated variants, ours and Hail's, and how their p-values agree."""
+    own, log_p = rotated.ours(rotated.prepare(folder, *shape), rounds)
+    theirs = difference = None
+    if python is not None:
+        command = (python, str(HERE / "hail_run.py"), "data", "hail", "rotated")
+        theirs = _printed(folder, command, "tests")
+        if theirs is None:
+            print("rotated: hail has no time: its run failed")
+        else:
+            difference = float(np.abs(-np.log10(np.load(folder / "hail.npy")) - log_p).max())
+    print(rotated.line(shape, own, theirs, difference), flush=True)
+    return {"case": "rotated", "dasklmm": own, "hail": theirs, "max_abs_diff_log10_p": difference}
+
+
 SIZES = {"cohort": (3000, 100_000), "small": (400, 250_000)}
-CASES = ("mouse", *SIZES)
+ROTATED = (40_000, 2000)
+CASES = ("mouse", *SIZES, "rotated")
 
 
 def main() -> None:
@@ -452,6 +470,10 @@ def main() -> None:
     for case in cases:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
+            if case == "rotated":
+                shape = (ROTATED[0] // 10, ROTATED[1]) if options.quick else ROTATED
+                rows.append(rotated_case(folder, found.get("hail"), shape, options.rounds))
+                continue
             try:
                 n, m = make(case, folder, sizes)
             except (FileNotFoundError, dasklmm.errors.GenotypeFormatError) as error:

@@ -250,14 +250,15 @@ def _accumulate(
 ) -> None:
     rows = max(1, TILE_BYTES // (8 * max(1, block.shape[1])))
     tile = np.empty((min(rows, block.shape[0]), block.shape[1]))
+    # np.dot lets other threads run meanwhile; @ does not where the product is small (NumPy 2.4)
     for start in range(0, block.shape[0], rows):
         part = slice(start, start + rows)
         t = tile[: block[part].shape[0]]
         t[...] = block[part]
         with np.errstate(invalid="ignore", over="ignore"):
-            products[part] += t @ weights
+            products[part] += np.dot(t, weights)
             np.multiply(t, t, out=t)
-            squares[part] += t @ square_weights
+            squares[part] += np.dot(t, square_weights)
 
 
 def collinearity_tolerance(stored: np.dtype[Any], r: int) -> float:

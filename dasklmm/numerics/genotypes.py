@@ -240,7 +240,7 @@ def _count_int8(tile: _Block, values: _Block, missing: NDArray[np.intp]) -> Bloc
     ones = np.ones(min(n, step), dtype=values.dtype)
     for start in range(0, n, step):
         stripe = values[:, start : start + step]
-        total += (stripe @ ones[: stripe.shape[1]]).astype(np.int64)
+        total += np.dot(stripe, ones[: stripe.shape[1]]).astype(np.int64)
         total_sq += np.vecdot(stripe, stripe).astype(np.int64)
     # In integers, so that zero means constant.
     numerator = called * total_sq - total * total

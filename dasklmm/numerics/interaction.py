@@ -181,7 +181,7 @@ def _add_cross(b0: NDArray[Any], b1: NDArray[Any], weights: Float, cross: Float)
     for start in range(0, b0.shape[0], rows):
         part = slice(start, start + rows)
         with np.errstate(invalid="ignore", over="ignore"):
-            cross[part] += np.multiply(b0[part], b1[part], dtype=np.float64) @ weights
+            cross[part] += np.dot(np.multiply(b0[part], b1[part], dtype=np.float64), weights)
 
 
 def _estimates(

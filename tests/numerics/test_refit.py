@@ -7,6 +7,9 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from scipy import optimize, stats
 from threadpoolctl import threadpool_limits
 
@@ -479,3 +482,17 @@ def test_bits_do_not_depend_on_where_p_lies(offset):
     here, there = (refit_scan.refit_scan_block([null], each, block).tests for each in (p, moved))
     for name in NAMES:
         np.testing.assert_array_equal(getattr(there, name), getattr(here, name))
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 5, 6, 33, 68, 256])
+def test_polynomials_are_cosines(k):
+    angles = np.linspace(0.0, np.pi, 41).reshape(1, 41)
+    found = chebyshev.polynomials(np.cos(angles), k)
+    assert found.shape == (k, 1, 41)
+    np.testing.assert_allclose(found, np.cos(np.arange(k)[:, None, None] * angles), atol=k**2 * 1e-15)
+
+
+@settings(max_examples=50)
+@given(hnp.arrays(np.float64, (2, 7, 5), elements=st.integers(0, 3)))
+def test_the_first_of_equally_low_points_is_taken(values):
+    assert (refit._first_lowest(values) == values.argmin(axis=1)).all()
