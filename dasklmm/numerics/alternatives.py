@@ -250,7 +250,7 @@ def _accumulate(
 ) -> None:
     rows = max(1, TILE_BYTES // (8 * max(1, block.shape[1])))
     tile = np.empty((min(rows, block.shape[0]), block.shape[1]))
-    # np.dot lets other threads run meanwhile; @ does not where the product is small (NumPy 2.4)
+    # np.dot lets other threads run meanwhile, @ does not where the product has 500 elements or fewer (NumPy 2.4)
     for start in range(0, block.shape[0], rows):
         part = slice(start, start + rows)
         t = tile[: block[part].shape[0]]

@@ -211,10 +211,10 @@ def add_rotated_nodes(weights: NodeWeights, pa: NDArray[Any], sums: Float) -> No
         for part, tile in _padded(pa, eigen, weights.tile):
             rows = sums[part].shape[0]
             with np.errstate(invalid="ignore", over="ignore"):
-                products = np.dot(tile, weights.products[eigen])[:rows, :width]
+                products = (tile @ weights.products[eigen])[:rows, :width]
                 sums[part, 1:] += products.reshape(rows, -1, nodes)
                 np.multiply(tile, tile, out=tile)
-                sums[part, 0] += np.dot(tile, weights.squares[eigen])[:rows, :nodes]
+                sums[part, 0] += (tile @ weights.squares[eigen])[:rows, :nodes]
 
 
 def add_plain_nodes(null: RefitTest, grid: RefitGrid, a: NDArray[Any], sums: Float) -> None:
@@ -318,11 +318,10 @@ def _tile_stats(null: RefitTest, grid: RefitGrid, sums: Float, tolerance: float)
     explained = np.log1p(-share)
     curves = np.stack([0.5 * (np.log(u) + dof * explained), 0.5 * n * explained]) + grid.base[:, :, None]
     slopes = np.empty((k, 2, 2, u.shape[1]))
-    at_points = np.empty((2, series.points.size, u.shape[1]))
     for i in (0, 1):
-        slopes[:, 0, i] = np.dot(series.first, curves[i, :k]) / half
-        slopes[:, 1, i] = np.dot(series.second, curves[i, :k]) / half**2
-        np.dot(series.at_points, curves[i, :k], out=at_points[i])
+        slopes[:, 0, i] = series.first @ curves[i, :k] / half
+        slopes[:, 1, i] = series.second @ curves[i, :k] / half**2
+    at_points = series.at_points @ curves[:, :k]
     x = _lowest(series.points, at_points, slopes, half)
 
     edge = BOUNDARY_DISTANCE / half
