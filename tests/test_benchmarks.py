@@ -304,6 +304,22 @@ def test_peers_that_are_not_there_are_named(monkeypatch, capsys, tmp_path):
     assert "mouse is left out" in said
 
 
+def test_tests_alone_of_rotated_variants(tmp_path):
+    import dasklmm
+    from benchmarks import rotated
+
+    took, log_p = rotated.ours(rotated.prepare(tmp_path, 300, 40), rounds=1)
+    assert took.keys() == {"float32", "float64"}
+    data = np.load(tmp_path / "data.npz")
+    pa = np.fromfile(tmp_path / "data.bin").reshape(300, 40)
+    model = dasklmm.LinearMixedModel(data["py"], data["px"], data["s"]).fit(log_gamma=float(data["log_gamma"]))
+    want = model.fit_alternatives_numpy(pa.T)["neg_log10_p_value"]
+    np.testing.assert_allclose(log_p, want, rtol=1e-10)
+    told = rotated.line((300, 40), {"float32": 3e-4, "float64": 6e-4}, 3e-2, 1e-9)
+    assert "dasklmm 1.00 in float32, 2.00 in float64; hail 100.0 (50.0 times in float64" in told
+    assert "hail" not in rotated.line((300, 40), took, None, None)
+
+
 def test_a_peers_p_values_are_joined_by_id(tmp_path):
     from benchmarks import peers
 

@@ -53,6 +53,15 @@ def test_text_equals_pandas_dummies(caplog):
     assert "the reference is 'Bergen'" in caplog.text
 
 
+def test_columns_are_selected_unless_all_are_taken_in_order():
+    for ids in (IDS, IDS[::-1]):
+        assert join(genotypes(ids), Y).selected is None
+    for ids, y in ((np.append(IDS, "other"), Y), (np.append("other", IDS), Y), (IDS, Y.iloc[1:])):
+        got = join(genotypes(ids), y)
+        assert got.selected is got.columns
+        assert (ids[got.selected] == got.sample_id).all()
+
+
 @given(st.lists(st.sampled_from("abcde"), min_size=N, max_size=N).filter(lambda v: len(set(v)) > 1))
 def test_any_column_of_text_equals_pandas_dummies(levels):
     got = join(genotypes(), Y, table(site=levels))

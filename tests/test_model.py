@@ -135,6 +135,20 @@ def test_any_chunking_and_scheduler_gives_the_same(data, full, problem):
         assert_same(lazy.compute(), want, rtol=1e-10)
 
 
+def test_results_come_in_blocks_of_several_tasks_where_nobody_chose_them(full, problem, tmp_path):
+    model, p = full
+    pa = np.tile((p @ problem.a).T, (90, 1))
+    path = tmp_path / "pa.zarr"
+    array = zarr.create_array(path, shape=pa.shape, dtype=pa.dtype, chunks=(64, pa.shape[1]))
+    array[...] = pa
+    with dask.config.set({"dasklmm.block-size": "31 kB"}):  # one chunk
+        ours = model.fit_alternatives(path)["beta"]
+    assert ours.chunks == ((16 * 64, 16 * 64, 2250 - 32 * 64),)
+    assert ours.data.compute().tolist() == model.fit_alternatives_numpy(pa.T)["beta"].tolist()
+    assert model.fit_alternatives(path, partition_size=100)["beta"].chunks[0][:2] == (100, 100)
+    assert model.fit_alternatives(da.from_array(pa, chunks=(75, -1)))["beta"].chunks == ((75,) * 30,)
+
+
 def test_a_refit_leaves_no_old_gamma(full, problem):
     """A lazy result keeps the fit it was built with; one built after has the new one."""
     model, p = full
