@@ -121,7 +121,7 @@ def stored_pa(bench: Bench, precision: str) -> Iterator[Row]:
     """`fit_alternatives` on a stored rotation; limit: readinto of its chunk files and the kernel's sums."""
     work, (m, r) = bench.work, bench.sizes.pa
     path, model = work.stored_rotation(precision), work.rotation_model()
-    null = model._test("lrt")
+    null = model.alternative_test()
     chunks = sorted(p for p in path.rglob("*") if p.is_file() and p.name != "zarr.json")
     rows = json.loads((path / "zarr.json").read_text())["chunk_grid"]["configuration"]["chunk_shape"][0]
     size = m * r * np.dtype(precision).itemsize

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from dasklmm.lazy.eigen import eigendecompose
     from dasklmm.lazy.kinship import kinship
     from dasklmm.lazy.project import project
-    from dasklmm.model import LinearMixedModel, linear_mixed_model, linear_mixed_regression_rows
+    from dasklmm.model import LinearMixedModel, linear_mixed_model
     from dasklmm.readers.genotypes import open_genotypes
     from dasklmm.readers.tables import read_table
     from dasklmm.readers.vcf import convert_vcf
+    from dasklmm.regression_rows import linear_mixed_regression_rows
     from dasklmm.store.results import open_results
 
 __version__ = "0.1.0"
@@ -34,7 +35,7 @@ _HOMES = {
     "gwas": "association",
     "kinship": "lazy.kinship",
     "linear_mixed_model": "model",
-    "linear_mixed_regression_rows": "model",
+    "linear_mixed_regression_rows": "regression_rows",
     "local_cluster": "cluster",
     "open_genotypes": "readers.genotypes",
     "open_results": "store.results",

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import logging
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -16,14 +14,14 @@ import pandas as pd
 import xarray as xr
 
 from dasklmm import schema
-from dasklmm.errors import DimensionError, NotFittedError, OptionError, SampleError, ShapeError, StoreError
+from dasklmm.errors import NotFittedError, OptionError, ShapeError, StoreError
 from dasklmm.lazy import associate, blocks, eigen, project, random_effects
+from dasklmm.model_inputs import Inputs, cross_ids, ids_of, kinship_of
 from dasklmm.numerics import alternatives, design, html, prediction, reml, spectrum
 from dasklmm.numerics.records import NullFit, RotatedData, Spectrum
 from dasklmm.numerics.tails import neg_log10, p_value
 from dasklmm.store import arrays
 from dasklmm.store.arrays import StoredArray
-from dasklmm.store.places import absolute
 from dasklmm.store.records import vacant
 
 logger = logging.getLogger(__name__)
@@ -58,6 +56,8 @@ class LinearMixedModel:
         Samples, fixed effects, eigenpairs.
     py, px, s, y, x, p_path
         As given, float64, read-only.
+    intercept : bool
+        Whether a constant lies in the span of x, as far as x is known. Variants are then centred.
     beta : ndarray (covariate)
         Fixed effects of the null; this and the following after :meth:`fit` only.
     sigma_sq, tau_sq : float
@@ -100,7 +100,7 @@ class LinearMixedModel:
         self._search: tuple[Any, ...] = ()
         self._rotation: Any = None
         self._vectors: str | None = None
-        self._intercept = bool(self._data.x is not None and design.has_intercept(self._data.x))
+        self.intercept = bool(self._data.x is not None and design.has_intercept(self._data.x))
         self.p_path = None if p_path is None else str(p_path)
         self.sample_id: np.ndarray | None = None
 
@@ -311,7 +311,7 @@ class LinearMixedModel:
             computing: it was written anew since.
         """
         return associate.test_alternatives(
-            self._test(test),
+            self.alternative_test(test),
             pa,
             a,
             dims=dims,
@@ -353,7 +353,7 @@ class LinearMixedModel:
         ------
         NotFittedError, RankError, ShapeError
         """
-        null = self._test("lrt")
+        null = self.alternative_test("lrt")
         columns = [None if v is None else np.asarray(v) for v in (pa, a)]
         for name, value, rows in zip(("pa", "a"), columns, (self.r, self.n), strict=True):
             if value is not None and (value.ndim != 2 or value.shape[0] != rows):
@@ -376,7 +376,8 @@ class LinearMixedModel:
             }
         )
 
-    def _test(self, test: alternatives.Test) -> alternatives.AlternativeTest:
+    def alternative_test(self, test: alternatives.Test = "lrt") -> alternatives.AlternativeTest:
+        """What the tests at the null's variance ratio need of the null. NotFittedError before a fit."""
         log_gamma = self.null.log_gamma
         if test == "score" and self.null.estimated:
             plain = reml.fit_null(self._data, None, *self._search, criterion="ml", on_boundary="clamp")
@@ -446,7 +447,7 @@ class LinearMixedModel:
             out = xr.DataArray(own[:, 0], dims=schema.SAMPLE, name="random_effect")
             out = out.assign_coords(prediction_error_variance=(schema.SAMPLE, own[:, 1]))
             return out if ids is None else out.assign_coords(sample_id=(schema.SAMPLE, ids))
-        new_ids, samples = _cross_ids(kinship, ids)
+        new_ids, samples = cross_ids(kinship, ids)
         rows = kinship.transpose("sample_0", "sample_1").data
         values = _map_rows(prediction.predict_others, rows, sample_weights=own[:, 2], samples=samples)
         prediction.check_rows(values[:, 1], values[:, 2], self.s, p_ones, self.n)
@@ -509,9 +510,9 @@ class LinearMixedModel:
         -----
         Cost: an eigendecomposition, about 0.11 ns n^3 with two threads.
         """
-        inputs = _Inputs.of(y, x)
+        inputs = Inputs.of(y, x)
         inputs.check()
-        k, ids = _kinship_of(k, inputs)
+        k, ids = kinship_of(k, inputs)
         if tuple(np.shape(k)) != (inputs.y.size, inputs.y.size):
             spectrum.check_kinship(np.empty((0, 0)) if np.ndim(k) == 0 else np.asarray(k))
             raise ShapeError(
@@ -567,10 +568,10 @@ class LinearMixedModel:
         -----
         Cost O(n m min(n, m)) for z (n, m), in memory or by its Gram matrix.
         """
-        inputs = _Inputs.of(y, x)
+        inputs = Inputs.of(y, x)
         inputs.check()
         spectrum.check_condition(max_condition_number)
-        z_ids = _ids_of(z)
+        z_ids = ids_of(z)
         if isinstance(z, xr.DataArray):
             z = z.transpose(schema.SAMPLE, ...).data
         if not isinstance(z, da.Array):
@@ -602,7 +603,7 @@ class LinearMixedModel:
     @classmethod
     def _from_pairs(
         cls,
-        inputs: _Inputs,
+        inputs: Inputs,
         pairs: Spectrum,
         low_rank: bool,
         p_path: str | Path | None,
@@ -620,7 +621,7 @@ class LinearMixedModel:
         unrotated = (inputs.y, inputs.x) if low_rank else (None, None)
         model = cls(rotated[:, 0], rotated[:, 1:], pairs.s, *unrotated, p_path=p_path)
         model._rotation = rotation
-        model._intercept = inputs.intercept
+        model.intercept = inputs.intercept
         model.sample_id = ids
         return model
 
@@ -644,89 +645,6 @@ class LinearMixedModel:
         if self._fit is None:
             return html.table("LinearMixedModel", shape, "Not fitted: call fit().")
         return html.table("LinearMixedModel", {**shape, **self._fit.figures()})
-
-
-class _Inputs:
-    """Response and design with the ids and names that they came with."""
-
-    def __init__(self, y: np.ndarray, x: np.ndarray, ids: np.ndarray | None, names: list[str] | None) -> None:
-        self.y, self.x, self.ids, self.names = y, x, ids, names
-
-    @classmethod
-    def of(cls, y: Any, x: Any) -> _Inputs:
-        y_ids, x_ids = _ids_of(y), _ids_of(x)
-        names = [str(c) for c in x.columns] if isinstance(x, pd.DataFrame) else None
-        if isinstance(x, xr.DataArray):
-            x = x.transpose(schema.SAMPLE, ...)
-        y_, x_ = design.as_vector(y, "y"), design.as_matrix(x, "x")
-        if y_ids is not None and x_ids is not None:
-            x_ = x_[schema.positions(y_ids, x_ids, "x")]
-        if x_.shape[0] != y_.size:
-            raise ShapeError(f"y has {y_.size} samples and x has shape {x_.shape}; x needs {y_.size} rows.")
-        return cls(y_, x_, y_ids if y_ids is not None else x_ids, names)
-
-    def check(self) -> None:
-        """Refuse the design before anything costs time; say where it has no intercept."""
-        design.check_design(self.x, self.y.size, self.names)
-        if not self.intercept:
-            logger.warning("x has no intercept: no constant lies in the span of its columns")
-
-    @property
-    def intercept(self) -> bool:
-        return design.has_intercept(self.x)
-
-
-def _ids_of(array: Any) -> np.ndarray | None:
-    if isinstance(array, (pd.Series, pd.DataFrame)):
-        if isinstance(array.index, pd.RangeIndex):
-            return None  # plain row numbers
-        ids = np.asarray(array.index.astype(str), dtype=str)
-        schema.check_unique(ids, "the table")
-        return ids
-    if isinstance(array, xr.DataArray):
-        return schema.sample_ids(array)
-    return None
-
-
-def _kinship_of(k: Any, inputs: _Inputs) -> tuple[Any, np.ndarray | None]:
-    if isinstance(k, pd.DataFrame):
-        ids = _ids_of(k)
-        if ids is not None and not np.array_equal(ids, np.asarray(k.columns.astype(str), dtype=str)):
-            raise SampleError(
-                "the kinship's index and columns differ; both must be the same sample ids in the same order."
-            )
-        coords = {} if ids is None else {"sample_id_0": ("sample_0", ids), "sample_id_1": ("sample_1", ids)}
-        k = xr.DataArray(k.to_numpy(dtype=np.float64), dims=("sample_0", "sample_1"), coords=coords)
-    if not isinstance(k, xr.DataArray):
-        return (k if isinstance(k, da.Array) else np.asarray(k)), inputs.ids
-    ids = schema.kinship_ids(k)
-    if ids is None or inputs.ids is None:
-        return k.data, inputs.ids if ids is None else ids
-    index = schema.positions(inputs.ids, ids, "the kinship")
-    return k.data[index][:, index], inputs.ids
-
-
-def _cross_ids(kinship: Any, ids: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Ids of the rows of a kinship with other samples, and where the model's samples stand in its columns."""
-    if not isinstance(kinship, xr.DataArray) or set(kinship.dims) != {"sample_0", "sample_1"}:
-        given = getattr(kinship, "dims", type(kinship).__name__)
-        raise DimensionError(
-            f"the kinship of new samples is {given}; a DataArray (sample_0, sample_1) is needed: new samples, and "
-            "those of the model, with sample_id_0 and sample_id_1."
-        )
-    new_ids, old_ids = (schema.sample_ids(kinship, name) for name in ("sample_id_0", "sample_id_1"))
-    if new_ids is None or old_ids is None:
-        missing = [n for n, v in (("sample_id_0", new_ids), ("sample_id_1", old_ids)) if v is None]
-        raise SampleError(
-            f"the kinship of new samples carries no {' and no '.join(missing)}, so it cannot be joined to the "
-            "model's samples. Assign sample_id_0 over sample_0 and sample_id_1 over sample_1."
-        )
-    if ids is None:
-        raise SampleError(
-            "the model knows no sample ids, so the kinship of new samples cannot be joined to it. Make it from y "
-            "as a Series, or from a kinship with sample ids, or set sample_id of the model."
-        )
-    return new_ids, schema.positions(ids, old_ids, "the kinship's sample_id_1")
 
 
 def _map_rows(function: Any, rows: Any, **operands: Any) -> np.ndarray:
@@ -802,115 +720,12 @@ def linear_mixed_model(
     if z is None:
         return LinearMixedModel.from_kinship(y, x, k, p_path, overwrite)
     if isinstance(z, pd.DataFrame):
-        z_ids = _ids_of(z)
+        z_ids = ids_of(z)
         coords = {} if z_ids is None else {"sample_id": (schema.SAMPLE, z_ids)}
         z = xr.DataArray(z.to_numpy(), dims=(schema.SAMPLE, schema.VARIANT), coords=coords)
-    inputs = _Inputs.of(y, x)
+    inputs = Inputs.of(y, x)
     inputs.check()
     effects = random_effects.from_genotypes(
         z, inputs.ids, inputs.y.size, standardize=standardize, mean_impute=mean_impute
     )
     return LinearMixedModel.from_random_effects(y, x, effects, p_path, overwrite)
-
-
-def linear_mixed_regression_rows(
-    entries: Any,
-    model: LinearMixedModel,
-    pa_path: str | Path | None = None,
-    a_path: str | Path | None = None,
-    mean_impute: bool = True,
-    partition_size: int | None = None,
-    pass_through: Sequence[str] = (),
-    overwrite: bool = False,
-) -> xr.Dataset:
-    """Test every variant in a fitted model that keeps its rotation. Lazy, but for what is stored.
-
-    Parameters
-    ----------
-    entries : Dataset of `open_genotypes`, DataArray (variant, sample) in any order, or array
-        Alternatives; joined to the model's samples by id where both have ids.
-    model : LinearMixedModel
-        Fitted; made by `from_kinship`, `from_random_effects` or `linear_mixed_model`, or with p_path.
-    pa_path, a_path : str, optional
-        Store the rotated alternatives, and the imputed ones, there as Zarr arrays, computed now. The tests
-        then read what a model of its rank needs of them. One of the same inputs is opened, and goes on where its
-        writing was interrupted; anything else there is refused.
-    mean_impute : bool
-        Impute missing dosages by the variant's mean; otherwise such a variant is a NaN row.
-    partition_size : int, optional
-        Variants of a task.
-    pass_through : sequence of str
-        Variables of `entries` over variant to carry into the result, beside its coordinates.
-    overwrite : bool
-        Replace what this package wrote at `pa_path` and `a_path`.
-
-    Returns
-    -------
-    Dataset (variant)
-        As of :meth:`LinearMixedModel.fit_alternatives`. Cost 2 eigen sample flop a variant.
-
-    Raises
-    ------
-    NotFittedError, StoreError, SampleError, ShapeError, DimensionError
-        Before anything is read.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import dasklmm
-    >>> cohort = dasklmm.simulate(100, 400, n_contigs=2, h_sq=0.5, seed=1)
-    >>> y, x = cohort["phenotype"], np.ones((100, 1))
-    >>> model, p = dasklmm.linear_mixed_model(y, x, cohort)
-    >>> lazy = dasklmm.linear_mixed_regression_rows(cohort, model.fit())
-    >>> lazy["p_value"].dims, lazy.to_dataframe().shape[0]
-    (('variant',), 400)
-    """
-    null = model._test("lrt")
-    p = project.operand(model.rotation)
-    array = entries["dosage"] if isinstance(entries, xr.Dataset) else entries
-    samples = None
-    if model.sample_id is not None and isinstance(array, xr.DataArray):
-        available = schema.sample_ids(array)
-        if available is not None and not np.array_equal(available, model.sample_id):
-            samples = schema.positions(model.sample_id, available, "entries")
-    rows = schema.as_rows(
-        array,
-        "entries",
-        (schema.VARIANT, schema.SAMPLE),
-        model.n if samples is None else None,
-        partition_size=partition_size,
-    )
-    carried = dict(rows.coords)
-    for name in pass_through:
-        if not isinstance(entries, xr.Dataset) or name not in entries:
-            raise OptionError(f"pass_through names {name!r}, which entries do not hold.")
-        carried[name] = entries[name]
-    if pa_path is not None and a_path is not None and absolute(pa_path) == absolute(a_path):
-        raise OptionError(
-            f"pa_path and a_path are both {str(pa_path)!r}; give each array a place of its own."
-        )
-    made_of = functools.partial(project.rotation_inputs, entries, rows)
-    imputed = project.imputed_rows(rows, samples, mean_impute)
-    rotated = project.rotated_rows(rows, p, samples, mean_impute)
-    to_keep = {
-        "impute": (imputed, a_path, functools.partial(made_of, None, samples, mean_impute)),
-        "rotate": (rotated, pa_path, functools.partial(made_of, p, samples, mean_impute)),
-    }
-    for lazy, path, of in to_keep.values():
-        if path is not None:
-            project.check_apart(path, p)
-            project.check_rows(lazy, path, of, overwrite=overwrite)  # before anything is read
-    kept = {
-        label: project.keep_rows(lazy, path, of, label=label, overwrite=overwrite)
-        for label, (lazy, path, of) in to_keep.items()
-        if path is not None
-    }
-    if pa_path is None:
-        group = associate.Group(alternatives.stacked_tests([null]), p, samples, model._intercept)
-        data = associate.scan([group], rows.data, label="test", mean_impute=mean_impute)
-        out = associate.dataset(data[:, 2:], associate.TEST_COLUMNS, rows.coords, test="lrt")
-    else:
-        stored, plain = kept["rotate"], kept.get("impute", imputed)
-        out = model.fit_alternatives(stored, plain if model.low_rank else None, partition_size)
-        out = out.assign_coords({k: v.variable for k, v in rows.coords.items()})
-    return out.assign_coords({n: carried[n].variable for n in pass_through})

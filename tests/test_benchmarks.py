@@ -180,7 +180,7 @@ def test_chunk_files_of_a_stored_rotation_are_what_the_limit_reads(tmp_path):
     work = Work(tmp_path, 40, 64, (300, 40))
     path = work.stored_rotation("float32")
     chunks = [p for p in path.rglob("*") if p.is_file() and p.name != "zarr.json"]
-    null = work.rotation_model()._test("lrt")
+    null = work.rotation_model().alternative_test()
     limits.read_and_sum(chunks, (300, 40), "float32", null)
     with pytest.raises(EOFError):
         limits.read_and_sum(chunks, (400, 40), "float32", null)
@@ -312,7 +312,9 @@ def test_tests_alone_of_rotated_variants(tmp_path):
     assert took.keys() == {"float32", "float64"}
     data = np.load(tmp_path / "data.npz")
     pa = np.fromfile(tmp_path / "data.bin").reshape(300, 40)
-    model = dasklmm.LinearMixedModel(data["py"], data["px"], data["s"]).fit(log_gamma=float(data["log_gamma"]))
+    model = dasklmm.LinearMixedModel(data["py"], data["px"], data["s"]).fit(
+        log_gamma=float(data["log_gamma"])
+    )
     want = model.fit_alternatives_numpy(pa.T)["neg_log10_p_value"]
     np.testing.assert_allclose(log_p, want, rtol=1e-10)
     told = rotated.line((300, 40), {"float32": 3e-4, "float64": 6e-4}, 3e-2, 1e-9)

@@ -16,7 +16,9 @@ FLOORS = {
     0: ["errors", "numerics"],
     1: ["settings", "schema", "lazy", "readers", "store"],
     2: [
+        "model_inputs",
         "model",
+        "regression_rows",
         "selection",
         "cohort",
         "clock",
