@@ -15,7 +15,6 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from dasklmm.numerics import design, refit, reml
-from dasklmm.numerics.scan import TILE_VARIANTS
 
 ROUNDS = 9
 
@@ -70,11 +69,12 @@ def measure(null: refit.RefitTest, pa: np.ndarray) -> None:
     refit.add_rotated_nodes(weights, pa, sums)
     _, redo = refit.refit_stats(null, null.window, sums, 1e-11)
     scratch = sums.copy()
-    tile = pa[:TILE_VARIANTS].astype(np.float64)
+    rows = null.window.tile
+    tile = pa[:rows].astype(np.float64)
     squares = tile * tile
 
     def products() -> None:
-        for _ in range(0, len(pa), TILE_VARIANTS):
+        for _ in range(0, len(pa), rows):
             tile @ weights.products
             squares @ weights.squares
 

@@ -300,7 +300,8 @@ class LinearMixedModel:
         Dataset (variant)
             beta, standard_error, sigma_sq, chi_sq, p_value, neg_log10_p_value, status. One pass over
             `pa`, O(eigen covariate) a variant. An alternative in the span of the covariates, or not
-            finite, is a NaN row with its status.
+            finite, is a NaN row with its status. Where neither partition_size nor a Dask array says otherwise,
+            a chunk of the result is of 16 tasks.
 
         Raises
         ------
@@ -377,7 +378,22 @@ class LinearMixedModel:
         )
 
     def alternative_test(self, test: alternatives.Test = "lrt") -> alternatives.AlternativeTest:
-        """What the tests at the null's variance ratio need of the null. NotFittedError before a fit."""
+        """What the tests of alternatives at the null's variance ratio need of the null.
+
+        Parameters
+        ----------
+        test : {"lrt", "wald", "score"}
+            The score test is at the ML variance ratio, which is searched for here; the others at that of the fit.
+
+        Returns
+        -------
+        AlternativeTest
+            float64; O((eigen + sample) covariate^2).
+
+        Raises
+        ------
+        NotFittedError, OptionError
+        """
         log_gamma = self.null.log_gamma
         if test == "score" and self.null.estimated:
             plain = reml.fit_null(self._data, None, *self._search, criterion="ml", on_boundary="clamp")

@@ -42,7 +42,7 @@ INTEGERS, TRUTH_VALUES = ("n",), ("at_boundary",)
 
 # Blocks whose results are one block of each column, where the blocks are ours to choose. A column's block is a
 # task, which costs a cluster as much as the sums of 5 MB: 98,304 x 2,000 float32 in 16 blocks took 0.45 s on one
-# worker and 0.31 on two with columns of as many blocks, and 0.35 and 0.24 with columns of two.
+# worker and 0.31 on two with columns of as many blocks, and 0.34 and 0.22 with columns of one.
 RESULTS_OF_BLOCKS = 16
 
 ATTRIBUTES: Mapping[str, dict[str, str]] = {

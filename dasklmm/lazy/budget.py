@@ -16,6 +16,7 @@ from dasklmm.errors import MemoryBudgetError
 from dasklmm.lazy import run
 from dasklmm.numerics.alternatives import TILE_BYTES
 from dasklmm.numerics.genotypes import GRAM_TILE
+from dasklmm.numerics.refit import TILE_EIGEN, tile_rows
 from dasklmm.numerics.scan import TILE_VARIANTS, product_rows
 from dasklmm.numerics.spectrum import in_numpy
 from dasklmm.numerics.subspace import BASIS_BLOCKS
@@ -187,14 +188,17 @@ class Shape:
     def scan_bytes(self, rows: int) -> int:
         """Bytes of one task that rotates and tests `rows` variants, beside P.
 
-        The block, its analysed columns, a tile converted and rotated (with the product's own copy), and the
-        float64 numbers of each variant.
+        The block, its analysed columns, a tile converted and rotated (with the product's own copy), one of a
+        refit with its sums, and the float64 numbers of each variant.
         """
         block = rows * (self.file_samples + self.samples) * self.genotype_bytes
-        tile_rows = min(rows, product_rows(self.samples, self.working_bytes))
-        tile = tile_rows * (3 * self.samples + 2 * self.eigen) * self.working_bytes
+        together = min(rows, product_rows(self.samples, self.working_bytes))
+        tile = together * (3 * self.samples + 2 * self.eigen) * self.working_bytes
         numbers = self.phenotypes * (self.covariates + 14 + self.nodes * (self.covariates + 2))
         numbers += self.covariates + 12
+        if self.nodes:
+            wide = self.samples if self.eigen < self.samples else min(self.eigen, TILE_EIGEN)
+            tile += 8 * tile_rows(self.samples) * (wide + 2 * (self.covariates + 2) * self.nodes)
         return block + tile + TILE_BYTES + rows * 8 * numbers
 
     def kinship_bytes(self, rows: int) -> int:

@@ -37,9 +37,9 @@ TILE_BYTES = 512 * 1024
 # Share of RSS0 below which what is left of y after X and the alternative is rounding of float64 sums.
 NOTHING_LEFT = 1e-12
 
-# Columns of weights come in eights. The bits of a column then do not depend on how many others there are, nor
-# those of a variant on its row (OpenBLAS 0.3.31, float64; fours are enough without AVX-512), so that a phenotype
-# has the same results alone and among a hundred; and a product of three columns takes 1.4 times one of four.
+# Columns of weights come in eights, and each product is of eight: one of three takes 1.4 times one of four, and
+# the bits of a product depend on its shape. Up to 1e6 multiplications, as 512 KB by eight columns are, OpenBLAS
+# 0.3.31 has another kernel than above. So a phenotype has the same results alone and among a hundred.
 COLUMNS = 8
 
 
@@ -240,9 +240,10 @@ def add_rotated(
 def add_plain(null: AlternativeTest | StackedTests, a: NDArray[Any], products: Float, squares: Float) -> None:
     """Add what unrotated alternatives (variant, sample) give in a low-rank model, in place."""
     if null.direct is not None:
-        plain = np.zeros(a.shape[0])
-        _accumulate(a, null.direct, np.ones(a.shape[1]), products, plain)
-        squares += np.multiply.outer(plain, null.identity)
+        ones = in_eights(np.ones((a.shape[1], 1)))
+        plain = np.zeros((a.shape[0], COLUMNS))
+        _accumulate(a, null.direct, ones, products, plain)
+        squares += np.multiply.outer(plain[:, 0], null.identity)
 
 
 def _accumulate(
@@ -250,15 +251,25 @@ def _accumulate(
 ) -> None:
     rows = max(1, TILE_BYTES // (8 * max(1, block.shape[1])))
     tile = np.empty((min(rows, block.shape[0]), block.shape[1]))
-    # np.dot lets other threads run meanwhile, @ does not where the product has 500 elements or fewer (NumPy 2.4)
     for start in range(0, block.shape[0], rows):
         part = slice(start, start + rows)
         t = tile[: block[part].shape[0]]
         t[...] = block[part]
         with np.errstate(invalid="ignore", over="ignore"):
-            products[part] += np.dot(t, weights)
+            _add_product(t, weights, products[part])
             np.multiply(t, t, out=t)
-            squares[part] += np.dot(t, square_weights)
+            _add_product(t, square_weights, squares[part])
+
+
+def _add_product(tile: Float, weights: Float, sums: Float) -> None:
+    """Add tile @ weights, of one column or of COLUMNS at a time, in place."""
+    # np.dot lets other threads run meanwhile, @ does not where the product has 500 elements or fewer (NumPy 2.4)
+    if weights.ndim == 1:
+        sums += np.dot(tile, weights)
+        return
+    for start in range(0, weights.shape[1], COLUMNS):
+        own = slice(start, start + COLUMNS)
+        sums[:, own] += np.dot(tile, weights[:, own])
 
 
 def collinearity_tolerance(stored: np.dtype[Any], r: int) -> float:

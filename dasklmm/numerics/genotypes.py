@@ -213,7 +213,8 @@ def _counted(
     out, parts = _empty(block, dtype, samples), []
     for part, tile in _tiles(block, samples):
         target, missing = out[part], _missing_places(tile)
-        np.copyto(target, tile, casting="unsafe")
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.copyto(target, tile, casting="unsafe")
         counts = _count_int8(tile, target, missing) if tile.dtype == np.int8 else _count_float(tile)
         _place(
             target,

@@ -48,6 +48,7 @@ from dasklmm.numerics.records import (
 )
 from dasklmm.numerics.refit_grid import refit_grid
 from dasklmm.numerics.reml import BOUNDARY_DISTANCE, fit_null
+from dasklmm.numerics.scan import TILE_VARIANTS
 from dasklmm.numerics.tails import log_sf_chi2_1, log_sf_f1
 
 # Half-width of the window in standard errors of the null's log gamma, and its limits.
@@ -57,7 +58,7 @@ WINDOW_ERRORS, NARROWEST, WIDEST = 5.0, 0.5, 3.0
 TILE_WINDOW = 512
 # Over the whole range, which few variants of a block need.
 TILE_WHOLE = 32
-# Eigenvectors converted to float64 at a time: a tile of them takes 4 MB.
+# Eigenvectors converted to float64 at a time: a tile of them takes 4 MB, or 8 where all are in one.
 TILE_EIGEN = 2048
 # Share of RSS0, at any node, from which a variant is done over the whole range whatever its window shows: its
 # curve may have a valley between sentinels. Without it three of 78,648 variants that were made for such valleys
@@ -116,10 +117,16 @@ def refit_test(
     ends = max(lower, center - half), min(upper, center + half)
     reference = (center, plain.log_gamma)
     whole = refit_grid(data, (lower, upper), (lower, upper), tolerance, reference, TILE_WHOLE)
-    window = refit_grid(data, ends, (lower, upper), tolerance, reference, TILE_WINDOW)
+    tile = tile_rows(data.n)
+    window = refit_grid(data, ends, (lower, upper), tolerance, reference, tile)
     if _flat(window) or window.log_gamma.shape[0] >= whole.log_gamma.shape[0]:
-        window = replace(whole, tile=TILE_WINDOW)
+        window = replace(whole, tile=tile)
     return RefitTest(fixed, data, window, whole, plain.log_likelihood, tolerance)
+
+
+def tile_rows(n: int) -> int:
+    """Rows of a product within the window: of many samples fewer, as a tile holds them all in a low-rank model."""
+    return TILE_WINDOW if n <= TILE_EIGEN else TILE_VARIANTS
 
 
 def _flat(window: RefitGrid) -> bool:

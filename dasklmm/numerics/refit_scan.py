@@ -68,10 +68,10 @@ def refit_scan_block(
         block = np.take(block, samples, axis=1)
     m = block.shape[0]
     pass_ = _Pass(p, block, block_statistics(block), intercept)
-    step = product_rows(block.shape[1], p.dtype.itemsize) if isinstance(p, np.ndarray) else m
+    step = product_rows(block.shape[1], p.dtype.itemsize) if isinstance(p, np.ndarray) else max(1, m)
     parts = [
         pass_.stats(nulls, [null.window for null in nulls], np.arange(start, min(start + step, m)))
-        for start in range(0, m, step)
+        for start in range(0, max(1, m), step)
     ]
     stats, redo = (
         [_concatenated([part[0][k] for part in parts]) for k in range(len(nulls))],

@@ -35,8 +35,8 @@ from dasklmm.numerics.records import (
 # are chunked (OpenBLAS 0.3.31), in single they still depend on its place among the kernel's columns.
 TILE_VARIANTS = 256
 
-# Rows of a product, where there are so many: a multiple of the tile has the bits of its tiles (double
-# precision, OpenBLAS 0.3.31), and eight of them spare packing P, 5 to 10 % of the time.
+# Rows of a product, where there are so many: a multiple of the tile has the bits of its tiles (double precision,
+# OpenBLAS 0.3.31, with AVX-512 only of eigenvectors in eights), and eight spare packing P, 5 to 10 % of the time.
 _MOST_TILES = 8
 _PRODUCT_BYTES = 16 * 1024**2
 
@@ -116,7 +116,7 @@ def rotate(block: NDArray[Any], p: NDArray[Any]) -> NDArray[Any]:
 
 
 def product_rows(samples: int, itemsize: int) -> int:
-    """Variants that one matrix product rotates: one to four tiles, within 16 MB where one is."""
+    """Variants that one matrix product rotates: one to eight tiles, within 16 MB where one is."""
     tiles = _PRODUCT_BYTES // (TILE_VARIANTS * max(1, samples) * itemsize)
     return TILE_VARIANTS * min(max(1, tiles), _MOST_TILES)
 

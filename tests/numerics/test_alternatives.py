@@ -115,6 +115,29 @@ def test_tiles_do_not_change_the_numbers(problem, monkeypatch):
         np.testing.assert_allclose(getattr(two, name), getattr(one, name), rtol=1e-11)
 
 
+@pytest.mark.parametrize(
+    ("n", "f", "low"), [(504, 1, False), (504, 3, False), (1000, 1, False), (504, 2, True)]
+)
+def test_a_phenotype_has_its_bits_alone_and_among_many_and_a_variant_in_any_row(n, f, low):
+    rng = np.random.default_rng(3)
+    r = n // 2 if low else n
+    s = np.sort(rng.exponential(size=r))[::-1]
+    p, x = rng.standard_normal((r, n)) / np.sqrt(n), rng.standard_normal((n, f))
+    nulls = []
+    for y in rng.standard_normal((30, n)):
+        data = design.rotated_data(p @ y, p @ x, s, *((y, x) if low else (None, None)))
+        nulls.append(alternatives.alternative_test(data, 0.3))
+    block = rng.integers(-1, 3, (600, n)).astype(np.int8)
+    together = scan_block(alternatives.stacked_tests(nulls), p, block, intercept=False)
+    turned = scan_block(alternatives.stacked_tests(nulls), p, block[::-1], intercept=False)
+    for i in (0, 7, 29):
+        alone = scan_block(nulls[i], p, block, intercept=False).tests
+        for name in NAMES:
+            want = getattr(alone, name).tolist()
+            assert getattr(together.by_phenotype[i], name).tolist() == want
+            assert getattr(turned.by_phenotype[i], name).tolist() == want[::-1]
+
+
 def test_small_effects_do_not_cancel(problem):
     """n log(RSS0/RSS1) loses its digits where the effect is tiny; the log1p form keeps them."""
     data, p, _ = rotated(problem)

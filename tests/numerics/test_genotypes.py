@@ -1,3 +1,5 @@
+from dataclasses import fields
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -272,3 +274,35 @@ def test_bad_input_is_named():
         calls_to_dosage(block, np.int8)
     with pytest.raises(ShapeError, match=r"\(2, 2\) and \(3, 3\)"):
         Gram(np.eye(2), 1) + Gram(np.eye(3), 1)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kind", [np.int8, np.int16, np.float64])
+@pytest.mark.parametrize("center", [True, False])
+def test_counts_and_dosages_together_are_those_of_each(dtype, kind, center):
+    rng = np.random.default_rng(5)
+    block = rng.integers(-1, 3, (150, 3000)).astype(kind)
+    block[3], block[4], block[5, 7:] = 2, -1, -1
+    if kind == np.float64:
+        block[block < 0] = np.nan
+        block[6, 2], block[7, 3] = np.inf, 1e39  # more than single precision holds, said by nobody
+    columns = rng.permutation(3000)[:2500]
+    counts = genotypes.block_statistics(block, columns)
+    got, counted = genotypes.counted_dosages(block, dtype, center=center, samples=columns)
+    alone = (genotypes.centered if center else genotypes.imputed)(block, counts, dtype, samples=columns)
+    np.testing.assert_array_equal(got, alone)
+    for field in fields(counts):
+        np.testing.assert_array_equal(getattr(counted, field.name), getattr(counts, field.name))
+
+
+@pytest.mark.parametrize("largest", [2, 3, 127])
+def test_sums_of_calls_are_exact(largest):
+    rng = np.random.default_rng(6)
+    block = rng.integers(0, largest + 1, (3, 20_000)).astype(np.int8)
+    block[1] = largest
+    counts = genotypes.block_statistics(block)
+    exact = block.astype(np.int64)
+    squares = 20_000 * (exact**2).sum(axis=1) - exact.sum(axis=1) ** 2
+    assert counts.mean.tolist() == (exact.sum(axis=1) / 20_000).tolist()
+    assert counts.sum_squares_centered.tolist() == (squares / 20_000).tolist()
+    assert counts.constant.tolist() == [False, True, False]

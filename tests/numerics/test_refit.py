@@ -496,3 +496,18 @@ def test_polynomials_are_cosines(k):
 @given(hnp.arrays(np.float64, (2, 7, 5), elements=st.integers(0, 3)))
 def test_the_first_of_equally_low_points_is_taken(values):
     assert (refit._first_lowest(values) == values.argmin(axis=1)).all()
+
+
+def test_a_block_without_variants_has_no_rows():
+    y, x, k, _ = random_problem("structured", 1)
+    pairs = spectrum.eigendecompose(k)
+    data = design.rotated_data(pairs.p @ y, pairs.p @ x, pairs.s)
+    null = refit.refit_test(data, reml.fit_null(data, on_boundary="clamp"))
+    nothing = np.empty((0, y.size), dtype=np.int8)
+    for p in (pairs.p, pairs.p.astype(np.float32)):
+        assert refit_scan.refit_scan_block((null,), p, nothing).tests.beta.shape == (0,)
+
+
+@pytest.mark.parametrize(("n", "rows"), [(400, 512), (2048, 512), (2049, 256)])
+def test_a_tile_of_many_samples_has_fewer_rows(n, rows):
+    assert refit.tile_rows(n) == rows
