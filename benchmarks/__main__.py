@@ -1,11 +1,11 @@
 """Benchmarks: python -m benchmarks [COMMAND] [options]
 
-  (none)      each stage beside what the machine can do, in about three minutes
+  table       (or no command) each stage beside what the machine can do, in about three minutes
   peers       whole runs beside Hail, GEMMA, JAMMA and FaST-LMM
   scaling     time against variants, samples, phenotypes and workers; exponents and a figure
   estimate    what a biobank would cost, from the rates of a table's JSON
   memory      peak memory of a scan larger than its workers' memory
-  phenotypes  one phenotype against a hundred
+  phenotypes  one phenotype against a hundred, on the mouse data (DASKLMM_DATA)
   refit       the refit of the variance ratio beside its matrix products, on one core
 
 `python -m benchmarks COMMAND --help` says the options of each.

@@ -456,7 +456,10 @@ def main() -> None:
     cases = CASES if options.only is None else tuple(options.only.split(","))
     if unknown := set(cases) - set(CASES):
         parser.error(f"no case is called {', '.join(sorted(unknown))}; there are {', '.join(CASES)}")
-    located = {peer: find(peer) for peer in INSTALL if peer not in options.without.split(",")}
+    without = [name for name in options.without.split(",") if name]
+    if unknown := set(without) - set(INSTALL):
+        parser.error(f"no peer is called {', '.join(sorted(unknown))}; there are {', '.join(INSTALL)}")
+    located = {peer: find(peer) for peer in INSTALL if peer not in without}
     for peer, path in located.items():
         if path is None:
             print(f"{peer} is not there and left out ({INSTALL[peer]})")

@@ -474,16 +474,20 @@ def line(row: Row) -> str:
     )
 
 
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(value) for value in text.split(","))
+
+
 def main() -> None:
     """Print the table, and keep it as JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--only", metavar="STAGE,…", help=f"of {', '.join(STAGES)}")
     parser.add_argument("--full", action="store_true", help="larger sizes, more rounds")
-    parser.add_argument("--samples", type=int)
-    parser.add_argument("--variants", type=int)
-    parser.add_argument("--rounds", type=int)
-    parser.add_argument("--workers", help="1,2")
-    parser.add_argument("--precision", help="float32,float64")
+    parser.add_argument("--samples", type=int, help="but of pa and memory, which have sizes of their own")
+    parser.add_argument("--variants", type=int, help="likewise")
+    parser.add_argument("--rounds", type=int, help="alternating runs of each; start-up has three at least")
+    parser.add_argument("--workers", help="1,2", type=_numbers, metavar="N,…")
+    parser.add_argument("--precision", help="float32,float64", metavar="DTYPE,…")
     parser.add_argument("--json", metavar="PATH")
     options = parser.parse_args()
     only = STAGES if options.only is None else tuple(options.only.split(","))
@@ -494,9 +498,13 @@ def main() -> None:
         if getattr(options, name):
             chosen = {**chosen, name: getattr(options, name)}
     if options.workers:
-        chosen = {**chosen, "workers": tuple(int(v) for v in options.workers.split(","))}
+        chosen = {**chosen, "workers": options.workers}
     if options.precision:
         chosen = {**chosen, "precisions": tuple(options.precision.split(","))}
+        if unknown := set(chosen["precisions"]) - set(PRECISION):
+            parser.error(
+                f"no precision is called {', '.join(sorted(unknown))}; there are {', '.join(PRECISION)}"
+            )
     sizes = Sizes(**chosen)
     facts = machine()
     blas = " ".join(str(lib["version"]) for lib in facts["blas"])

@@ -300,8 +300,8 @@ class LinearMixedModel:
         Dataset (variant)
             beta, standard_error, sigma_sq, chi_sq, p_value, neg_log10_p_value, status. One pass over
             `pa`, O(eigen covariate) a variant. An alternative in the span of the covariates, or not
-            finite, is a NaN row with its status. Where neither partition_size nor a Dask array says otherwise,
-            a chunk of the result is of 16 tasks.
+            finite, is a NaN row with its status. Unless partition_size is given or `pa` is a Dask array, the
+            result of 16 tasks is one chunk.
 
         Raises
         ------
@@ -378,7 +378,7 @@ class LinearMixedModel:
         )
 
     def alternative_test(self, test: alternatives.Test = "lrt") -> alternatives.AlternativeTest:
-        """What the tests of alternatives at the null's variance ratio need of the null.
+        """Weights and constants of the null by which :meth:`fit_alternatives` tests, for calls of the kernels.
 
         Parameters
         ----------

@@ -65,10 +65,18 @@ def fitted_null(
     data, as_given = design.orthogonal(given)
     fit = reml.fit_null(data, on_boundary="clamp")
     if fit.at_boundary:
-        logger.warning("the variance ratio lies at a bound: log_gamma %.3g", fit.log_gamma)
+        logger.warning(
+            "phenotype %r: the variance ratio lies at a bound: log_gamma %.3g",
+            cohort.phenotype,
+            fit.log_gamma,
+        )
     plain = reml.fit_null(data, criterion="ml", on_boundary="clamp")
     if plain.at_boundary and test == "score":
-        logger.warning("the ML variance ratio lies at a bound: log_gamma %.3g", plain.log_gamma)
+        logger.warning(
+            "phenotype %r: the ML variance ratio lies at a bound: log_gamma %.3g",
+            cohort.phenotype,
+            plain.log_gamma,
+        )
     tested = plain if test == "score" else fit
     pve = reml.proportion_of_variance(fit, mean_diagonal)
     if options["variance_ratio"] == "per_variant":

@@ -116,7 +116,7 @@ def test_tiles_do_not_change_the_numbers(problem, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("n", "f", "low"), [(504, 1, False), (504, 3, False), (1000, 1, False), (504, 2, True)]
+    ("n", "f", "low"), [(504, 1, False), (504, 3, False), (1000, 1, False), (512, 2, True)]
 )
 def test_a_phenotype_has_its_bits_alone_and_among_many_and_a_variant_in_any_row(n, f, low):
     rng = np.random.default_rng(3)
