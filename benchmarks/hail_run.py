@@ -33,9 +33,8 @@ def main(prefix: str, out: str, what: str = "all") -> None:
     os.environ["JAVA_HOME"] = java
     os.environ["PATH"] = f"{java}/bin:{os.environ['PATH']}"
     os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
-    os.environ.setdefault(
-        "PYSPARK_SUBMIT_ARGS", "--driver-memory 8g pyspark-shell"
-    )  # 1 GB holds no 40,000 x 2,000
+    # the default of 1 GB does not hold 40,000 x 2,000
+    os.environ.setdefault("PYSPARK_SUBMIT_ARGS", "--driver-memory 8g pyspark-shell")
     import hail as hl  # after the environment that it reads
     import numpy as np
     from hail.stats import LinearMixedModel

@@ -309,7 +309,8 @@ def test_tests_alone_of_rotated_variants(tmp_path):
     from benchmarks import rotated
 
     took, log_p = rotated.ours(rotated.prepare(tmp_path, 300, 40), rounds=1)
-    assert took.keys() == {"float32", "float64"}
+    assert took.keys() == {"float32", "float64", "limit float32", "limit float64"}
+    assert all(0 < seconds < 60 for seconds in took.values())
     data = np.load(tmp_path / "data.npz")
     pa = np.fromfile(tmp_path / "data.bin").reshape(300, 40)
     model = dasklmm.LinearMixedModel(data["py"], data["px"], data["s"]).fit(
@@ -317,8 +318,11 @@ def test_tests_alone_of_rotated_variants(tmp_path):
     )
     want = model.fit_alternatives_numpy(pa.T)["neg_log10_p_value"]
     np.testing.assert_allclose(log_p, want, rtol=1e-10)
-    told = rotated.line((300, 40), {"float32": 3e-4, "float64": 6e-4}, 3e-2, 1e-9)
-    assert "dasklmm 1.00 in float32, 2.00 in float64; hail 100.0 (50.0 times in float64" in told
+    given = {"float32": 3e-4, "limit float32": 1.5e-4, "float64": 6e-4, "limit float64": 3e-4}
+    told = rotated.line((300, 40), given, 3e-2, 1e-9)
+    assert (
+        "dasklmm 1.00 in float32 (limit 0.50), 2.00 in float64 (limit 1.00); hail 100.0 (100.0 times" in told
+    )
     assert "hail" not in rotated.line((300, 40), took, None, None)
 
 
