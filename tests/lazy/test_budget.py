@@ -16,6 +16,7 @@ import dasklmm
 from dasklmm import errors, schema, settings
 from dasklmm.lazy import budget
 from dasklmm.lazy.budget import Room, Shape
+from dasklmm.numerics import design, refit, refit_scan, reml
 from dasklmm.numerics.subspace import OVERSAMPLING, Krylov
 from dasklmm.readers.dataset import Retried
 from dasklmm.store.arrays import StoredArray
@@ -268,3 +269,21 @@ def test_a_kinship_that_does_not_fit_is_refused_and_one_that_does_is_cut(cohort,
     got = dasklmm.kinship(opened, store=tmp_path / "k.zarr")
     assert max(part.stop - part.start for part in rows) == 256
     np.testing.assert_allclose(got, dasklmm.kinship(ds), rtol=1e-12, atol=1e-12)
+
+
+def test_a_refit_holds_no_more_than_is_foretold():
+    rng = np.random.default_rng(2)
+    n, f, rows = 300, 41, 512
+    p, x = np.linalg.qr(rng.standard_normal((n, n)))[0], rng.standard_normal((n, f))
+    s = np.sort(rng.exponential(size=n))[::-1]
+    data = design.rotated_data(rng.standard_normal(n) * np.sqrt(1 + s), p @ x, s)
+    null = refit.refit_test(data, reml.fit_null(data, on_boundary="clamp"))
+    shape = Shape(n, n, n, f, 1, 4, nodes=null.window.log_gamma.size)
+    block = rng.integers(-1, 3, (rows, n)).astype(np.int8)
+    tracemalloc.start()
+    try:
+        refit_scan.refit_scan_block((null,), p.astype(np.float32), block)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak <= shape.scan_bytes(rows) + shape.p_bytes
