@@ -260,12 +260,13 @@ class Shape:
             Not even a single tile fits; with what is needed and what there is.
         """
         free = room.free
-        streamed = self.p_bytes > free // 2
+        pieces = 2 * STREAM_BYTES * room.threads
+        streamed = self.p_bytes > max(free // 2, pieces)  # less than its pieces is kept whole
 
         decomposition = rotation_bytes(self.samples) if self.decomposed else 0
 
         def needed(rows: int, streamed: bool = streamed) -> int:
-            held = STREAM_BYTES * 2 * room.threads if streamed else self.p_bytes
+            held = pieces if streamed else self.p_bytes
             scan = held + room.threads * self.scan_bytes(rows)
             before = self.kinship_bytes(rows) if kinship else 0
             if self.columns:
@@ -275,7 +276,9 @@ class Shape:
         rows = TILE_VARIANTS
         if needed(rows) > free:
             enough = needed(rows, True)
-            if self.p_bytes <= enough // 2:
+            if self.p_bytes <= pieces:
+                enough = needed(rows, False)
+            elif self.p_bytes <= enough // 2:
                 enough = max(needed(rows, False), 2 * self.p_bytes)
             usable = settings.usable_memory()
             least = (enough + BASE_BYTES) / usable / 1e6 + 1
