@@ -46,10 +46,12 @@ def visit(url: str, folder: Path, wanted: str, dark: bool = False, size=(1200, 8
 
 async def _visit(url, folder, wanted, dark, size, seconds):
     until = time.monotonic() + seconds
-    while not (folder / "DevToolsActivePort").exists():
+    said = folder / "DevToolsActivePort"
+    # port and path, a line each; the file is there before they are
+    while not (said.exists() and len(said.read_text().split()) == 2):
         assert time.monotonic() < until, "chromium did not start"
         await asyncio.sleep(0.05)
-    port = (folder / "DevToolsActivePort").read_text().split()[0]
+    port = said.read_text().split()[0]
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list") as answer:
         [page] = [p for p in json.load(answer) if p["type"] == "page"]
     connection = await websocket_connect(page["webSocketDebuggerUrl"], max_message_size=2**26)
