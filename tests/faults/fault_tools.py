@@ -180,11 +180,15 @@ def kill_worker(cluster: Any, prefix: str = "") -> int:
     def busy() -> int | None:
         for nanny in cluster.workers.values():
             state = cluster.scheduler.workers.get(nanny.worker_address)
+            # read once each: the nanny's own thread forgets them when the process ends
+            process = nanny.process
+            pid = process.pid if process is not None else None
             # one that is just starting is let be: its nanny would give it up
-            if state is not None and nanny.process.status.name == "running" and nanny.pid not in killed:
+            running = pid is not None and process.status.name == "running"
+            if state is not None and running and pid not in killed:
                 keys = [str(task.key) for task in list(state.processing)]
                 if any(key.startswith(prefix) for key in keys):
-                    return int(nanny.pid)
+                    return int(pid)
         return None
 
     pid = wait_until(busy, every=0.001)
