@@ -128,13 +128,13 @@ class Work:
             self._made["nodes"] = weights.squares.shape[1] + weights.products.shape[1]
         return self._made["nodes"]
 
-    def scan(self, dtype: str, variance_ratio: str = "null", ds: xr.Dataset | None = None) -> xr.Dataset:
+    def scan(self, dtype: str, *, ds: xr.Dataset | None = None, **options: Any) -> xr.Dataset:
         """`gwas` with the eigenpairs given, into a store that is removed again."""
         path = self.fresh()
         try:
             return dasklmm.gwas(
                 self.open() if ds is None else ds, self.y, kinship=self.pairs, loco=False,
-                precision=PRECISION[dtype], variance_ratio=variance_ratio, store=path,
+                precision=PRECISION[dtype], store=path, **options,
             )  # fmt: skip
         finally:
             shutil.rmtree(path, ignore_errors=True)

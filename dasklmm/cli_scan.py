@@ -143,6 +143,12 @@ from dasklmm.interruptions import interruption_said
     help="Precision of the products of genotypes.",
 )
 @click.option(
+    "--whiten",
+    is_flag=True,
+    help="Rotate genotypes by the triangular factor of the null's inverse covariance instead of eigenvectors: half "
+    "the work of the tests, for one phenotype at the null's variance ratio and full rank.",
+)
+@click.option(
     "--intercept/--no-intercept",
     default=True,
     show_default=True,

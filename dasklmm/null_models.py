@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,8 @@ import numpy as np
 
 from dasklmm.cohort import Cohort
 from dasklmm.lazy import associate
-from dasklmm.numerics import alternatives, design, refit, reml
-from dasklmm.numerics.records import AlternativeTest, NullFit, RefitTest, RotatedData
+from dasklmm.numerics import alternatives, design, refit, reml, whitening
+from dasklmm.numerics.records import AlternativeTest, Float, NullFit, RefitTest, RotatedData
 
 logger = logging.getLogger(__name__)
 
@@ -54,15 +54,30 @@ class Null:
         }
 
 
-def fitted_null(
-    table: np.ndarray, t: int, mean_diagonal: float, cohort: Cohort, options: dict[str, Any]
-) -> Null:
-    """Null model of the phenotype whose rotation is column 1 + t of a table."""
-    y, x, test = cohort.y, cohort.x, options["test"]
+def _data(table: np.ndarray, t: int, cohort: Cohort) -> tuple[RotatedData, Callable[[Float], Float]]:
+    """Data of a phenotype with orthogonal covariates, and what takes their fixed effects to the given ones'."""
+    y, x = cohort.y, cohort.x
     unrotated = (y, x) if table.shape[0] < y.size else (None, None)
     px = table[:, -x.shape[1] :]
     given = design.rotated_data(table[:, 1 + t], px, table[:, 0], *unrotated, cohort.covariates)
-    data, as_given = design.orthogonal(given)
+    return design.orthogonal(given)
+
+
+def tested_variance_ratio(table: np.ndarray, cohort: Cohort, options: dict[str, Any]) -> float:
+    """Logarithm of the variance ratio at which the only phenotype of a table is tested."""
+    data, _ = _data(table, 0, cohort)
+    criterion: reml.Criterion = "ml" if options["test"] == "score" else "reml"
+    return reml.fit_null(data, criterion=criterion, on_boundary="clamp").log_gamma
+
+
+def fitted_null(
+    table: np.ndarray, t: int, mean_diagonal: float, cohort: Cohort, options: dict[str, Any]
+) -> Null:
+    """Null model of the phenotype whose rotation is column 1 + t of a table, or of the only one of a whitened one."""
+    test, white = options["test"], None
+    if options["whiten"]:
+        table, white = np.hsplit(table, 2)
+    data, as_given = _data(table, t, cohort)
     fit = reml.fit_null(data, on_boundary="clamp")
     if fit.at_boundary:
         logger.warning(
@@ -82,7 +97,10 @@ def fitted_null(
     if options["variance_ratio"] == "per_variant":
         refitted = refit.refit_test(data, fit, test)
         return Null(data, fit, as_given(fit.beta), plain, tested, pve, refitted)
-    fixed = alternatives.alternative_test(data, tested.log_gamma, test)
+    if white is None:
+        fixed = alternatives.alternative_test(data, tested.log_gamma, test)
+    else:
+        fixed = whitening.whitened_test(white[:, 1], white[:, 2:], data.s, tested.log_gamma, test)
     return Null(data, fit, as_given(fit.beta), plain, tested, pve, fixed)
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from dasklmm.cohort import Cohort
 from dasklmm.errors import KinshipError
 from dasklmm.lazy import blocks, budget, run
 from dasklmm.lazy import kinship as lazy_kinship
-from dasklmm.numerics import design, spectrum
+from dasklmm.null_models import tested_variance_ratio
+from dasklmm.numerics import design, spectrum, whitening
 from dasklmm.numerics.genotypes import Gram
 from dasklmm.store import arrays
 from dasklmm.store.records import Memory, Records, damaged
@@ -55,7 +57,10 @@ def _kept_kinship(kept: Records | Memory, unit: str, total: str, left_out: str |
 
 @dataclass(frozen=True, eq=False)
 class Rotation:
-    """Eigenvectors (eigen, sample), and a table (eigen, 1 + phenotype + covariate) of s, PY and PX."""
+    """Eigenvectors (eigen, sample), and a table (eigen, 1 + phenotype + covariate) of s, PY and PX.
+
+    Once it is whitened, `p` is W (sample, sample), and the table has zeros, WY and WX behind.
+    """
 
     p: np.ndarray
     table: np.ndarray
@@ -69,9 +74,13 @@ def decomposed(k: np.ndarray, y: np.ndarray, x: np.ndarray, rank: int) -> Rotati
         # leaves REML as it is; the plain likelihood of the score test and PVE are then GEMMA's
         k = spectrum.double_centered(k, overwrite=True)
     mean_diagonal = spectrum.mean_diagonal(k)
-    with blocks.all_blas_threads() if x.shape[0] >= spectrum.MANY_SAMPLES else blocks.one_blas_thread():
+    with _blas_threads(x.shape[0]):
         pairs = spectrum.eigendecompose(k, rank, overwrite=True)
     return Rotation(pairs.p, rotated_table(pairs.p, pairs.s, y, x), mean_diagonal)
+
+
+def _blas_threads(n: int) -> AbstractContextManager[Any]:
+    return blocks.all_blas_threads() if n >= spectrum.MANY_SAMPLES else blocks.one_blas_thread()
 
 
 def rotated_table(p: np.ndarray, s: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -81,9 +90,28 @@ def rotated_table(p: np.ndarray, s: np.ndarray, y: np.ndarray, x: np.ndarray) ->
         return np.column_stack([s, *(p @ np.ascontiguousarray(column) for column in y.T), p @ x])
 
 
-def keep_rotation(kept: Records | Memory, unit: str, rotation: Rotation, dtype: Any) -> None:
-    """Leave P in `dtype` and its table in records."""
-    p = rotation.p.astype(dtype, copy=False)
+def rounded(rotation: Rotation, dtype: Any) -> Rotation:
+    """The same with P in a precision."""
+    return replace(rotation, p=rotation.p.astype(dtype, copy=False))
+
+
+def whitened(rotation: Rotation, cohort: Cohort, options: dict[str, Any], dtype: Any) -> Rotation:
+    """W of the only phenotype, at its null's variance ratio, in the place of its eigenvectors."""
+    s = rotation.table[:, 0]
+    with blocks.one_blas_thread():  # as where the null model is fitted again from the table
+        log_gamma = tested_variance_ratio(rotation.table, cohort, options)
+    with _blas_threads(s.size):
+        w = whitening.whitening(rotation.p, s, log_gamma)
+    # orthogonal covariates first: whitening makes what is left of one beside the others up to sqrt(condition) shorter
+    plain, _ = design.orthogonal(design.rotated_data(cohort.y, cohort.x, np.zeros(s.size)))
+    table = rotated_table(w, plain.s, plain.py[:, None], plain.px)
+    both = replace(rotation, p=w, table=np.hstack([rotation.table, table]))
+    return rounded(both, whitening.stored_dtype(dtype, s, log_gamma))
+
+
+def keep_rotation(kept: Records | Memory, unit: str, rotation: Rotation) -> None:
+    """Leave P and its table in records."""
+    p = rotation.p
     if isinstance(kept, Records):
         # P says which table it belongs to. Another decomposition, as of a task that outlived its client, may have
         # other signs: its table must not meet this P, nor this table its P.
@@ -115,13 +143,13 @@ def decompose_kept(
     y: np.ndarray,
     x: np.ndarray,
     rank: int,
-    dtype: Any,
+    finish: Callable[[Rotation], Rotation],
 ) -> None:
-    """Leave the rotation of a unit in records: of all contigs, or of all but the one `left_out`."""
+    """Leave the rotation of a unit, finished, in records: of all contigs, or of all but the one `left_out`."""
     arrays.StoredArray.release()  # P of the contig before
     budget.return_free_memory()
     budget.check_eigendecomposition(x.shape[0])
-    keep_rotation(kept, unit, decomposed(_kept_kinship(kept, unit, total, left_out), y, x, rank), dtype)
+    keep_rotation(kept, unit, finish(decomposed(_kept_kinship(kept, unit, total, left_out), y, x, rank)))
     budget.return_free_memory()
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from dasklmm import schema
-from dasklmm.cohort import Cohort
+from dasklmm.cohort import Cohort, Cohorts
 from dasklmm.errors import KinshipError, LocoError, OptionError, RankError, SampleError, StoreError
 from dasklmm.lazy import associate
 from dasklmm.lazy import kinship as lazy_kinship
@@ -19,7 +19,9 @@ from dasklmm.numerics.records import Filters
 from dasklmm.store import arrays
 
 
-def check_options(test: str, variance_ratio: str, kinship: Any, loco: bool, interaction: str | None) -> None:
+def check_options(
+    test: str, variance_ratio: str, kinship: Any, loco: bool, interaction: str | None, whiten: bool
+) -> None:
     """Raise OptionError, StoreError or LocoError where options do not go together."""
     if test not in alternatives.TESTS:
         raise OptionError(f"test is {test!r}; it is one of {', '.join(map(repr, alternatives.TESTS))}.")
@@ -37,6 +39,11 @@ def check_options(test: str, variance_ratio: str, kinship: Any, loco: bool, inte
         raise OptionError(
             "an interaction is tested at the null's variance ratio. Give variance_ratio='null' (--variance-ratio)."
         )
+    if whiten and variance_ratio != "null":
+        raise OptionError(
+            "genotypes are whitened at the null's variance ratio, and a refit takes each variant's own. Give "
+            "variance_ratio='null' (--variance-ratio), or whiten=False (no --whiten)."
+        )
     if isinstance(kinship, (str, Path)) and not is_method(kinship) and not arrays.exists(kinship):
         wrong = OptionError if str(kinship).isidentifier() else StoreError
         raise wrong(
@@ -47,6 +54,21 @@ def check_options(test: str, variance_ratio: str, kinship: Any, loco: bool, inte
         raise LocoError(
             "loco=True with a kinship of your own: leaving a contig out needs the genotypes' own Gram "
             "matrices. Give loco=False (--no-loco), or a method (kinship='rrm', --kinship rrm)."
+        )
+
+
+def check_whitening(cohorts: Cohorts, low_rank: bool) -> None:
+    """Raise OptionError unless there is one phenotype, whose own the whitening is, and all eigenpairs."""
+    if len(cohorts.names) > 1:
+        raise OptionError(
+            f"genotypes are whitened for one phenotype, and {len(cohorts.names)} are given; these share their "
+            "eigenvectors, which is less work than to whiten for each. Give whiten=False (no --whiten), or one "
+            "phenotype (phenotype=, --pheno-col)."
+        )
+    if low_rank:
+        raise OptionError(
+            "genotypes are whitened by the whole kinship, and a low rank leaves eigenpairs out: its products are "
+            "small already. Give whiten=False (no --whiten), or no rank (--rank, --truncated)."
         )
 
 

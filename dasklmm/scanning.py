@@ -45,6 +45,8 @@ from dasklmm.rotations import (
     or_why_not,
     release_on_workers,
     rotated_table,
+    rounded,
+    whitened,
 )
 from dasklmm.scan_results import ScanResults
 from dasklmm.selection import Selection
@@ -180,7 +182,8 @@ class Scan:
         size = 2 * self.rows.shape[0] * len(self.cohorts.names) * (len(self.columns) + 1) * 8
         for g, (group, rank) in enumerate(zip(self.cohorts.groups, self.ranks, strict=True)):
             n = group[0].y.size
-            size += matrices * 8 * n * n + together * rank * n * np.dtype(self._dtype_of_p(g)).itemsize
+            itemsize = 8 if self.options["whiten"] else np.dtype(self._dtype_of_p(g)).itemsize
+            size += matrices * 8 * n * n + together * rank * n * itemsize
         return size
 
     def _cut(self, kept: Records | Memory) -> None:
@@ -428,7 +431,11 @@ class Scan:
         group, unit = self.cohorts.groups[g], self._unit(g, i)
         y = np.column_stack([cohort.y for cohort in group])
         left_out = list(self.contigs)[i] if self.options["loco"] else None
-        return unit, self._total(g), left_out, y, group[0].x, self.ranks[g], self._dtype_of_p(g)
+        finish = functools.partial(rounded, dtype=self._dtype_of_p(g))
+        if self.options["whiten"]:
+            (cohort,) = group
+            finish = functools.partial(whitened, cohort=cohort, options=self.options, dtype=self.dtype)
+        return unit, self._total(g), left_out, y, group[0].x, self.ranks[g], finish
 
     def _dtype_of_p(self, g: int) -> Any:
         # a low-rank inner product is a difference of large terms; float32 would lose 1e-3 of log10 p where
@@ -437,7 +444,7 @@ class Scan:
 
     def _decompose_here(self, kept: Records | Memory, g: int, i: int) -> None:
         """Leave the rotation of a given kinship, or of leading pairs, in `kept`."""
-        unit, _, left_out, y, x, rank, dtype = self._of_unit(g, i)
+        unit, _, left_out, y, x, rank, finish = self._of_unit(g, i)
         if self.given is None:
             others = [part for j, part in enumerate(self.slices) if left_out is None or j != i]
             pairs = leading_pairs(
@@ -460,7 +467,7 @@ class Scan:
             rotation = Rotation(p, rotated_table(p, s, y, x), mean_diagonal)
         else:
             rotation = decomposed(np.array(given), y, x, rank)
-        keep_rotation(kept, unit, rotation, dtype)
+        keep_rotation(kept, unit, finish(rotation))
 
     def _n_blocks(self, i: int) -> int:
         return int(self.to_scan[i].numblocks[0]) if self.indexes[i].size else 0

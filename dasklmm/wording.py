@@ -70,6 +70,8 @@ def notes(attrs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield f"category {name}", f"{listed(levels)} against {reference}"
     if attrs.get("variance_ratio") == "per_variant":
         yield "variance ratio", "each variant's own"
+    if attrs.get("whiten"):
+        yield "genotypes", "whitened at the null's variance ratio"
     left = list(_filters(attrs))
     if left:
         yield "filters", ", ".join(left)

@@ -272,13 +272,15 @@ def _add_product(tile: Float, weights: Float, sums: Float) -> None:
         sums[:, own] += np.dot(tile, weights[:, own])
 
 
-def collinearity_tolerance(stored: np.dtype[Any], r: int) -> float:
+def collinearity_tolerance(stored: np.dtype[Any], r: int, condition: float = 1.0) -> float:
     """Share u/q of an alternative below which it counts as lying in the span of the covariates.
 
     Rotation stored with precision eps leaves each of r elements an error of some eps |a|, so that a
-    vector in the span keeps u/q of about r eps^2; sums in float64 leave 1e-13.
+    vector in the span keeps u/q of about r eps^2; sums in float64 leave 1e-13. An element of a whitened
+    vector is a sum of larger terms: its error is up to eps |a| / sqrt(lowest variance), while |Wa| can be as
+    short as |a| / sqrt(largest), so that `condition`, their ratio, is a factor.
     """
-    return max(1e-11, 16.0 * r * float(np.finfo(stored).eps) ** 2)
+    return max(1e-11, 16.0 * r * float(np.finfo(stored).eps) ** 2 * condition)
 
 
 def alternative_stats(

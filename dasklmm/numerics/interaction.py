@@ -120,7 +120,8 @@ def interaction_block(
             variant = convert(block[part], counted.rows(part), p.dtype)
             with np.errstate(invalid="ignore", over="ignore"):
                 pair = (variant, variant * factor)
-            rotated = (rotate(pair[0], p_rows), rotate(pair[1], p_rows))
+            first = eigen.start if null.triangular else None
+            rotated = (rotate(pair[0], p_rows, first), rotate(pair[1], p_rows, first))
             _add_cross(*rotated, null.square_weights[eigen], cross[part])
             if null.low_rank and done == 0:
                 _add_cross(*pair, np.full(block.shape[1], null.identity), cross[part])
@@ -137,7 +138,7 @@ def interaction_block(
             "main effect. Add e to the covariates and fit the null again (or give e in the model's order of "
             "samples; intercept=False where the covariates hold no constant)."
         )
-    tolerance = collinearity_tolerance(np.result_type(p.dtype, np.float32), done)
+    tolerance = collinearity_tolerance(np.result_type(p.dtype, np.float32), done, null.condition)
     status = untested(counted, block.shape[1], mean_impute, ploidy, filters)
     frequency = np.where(counted.n_called > 0, counted.mean / ploidy, np.nan)
     stats = _estimates(null, products, squares, cross, tolerance, status, (mean / scale, scale))

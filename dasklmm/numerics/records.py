@@ -215,6 +215,11 @@ class AlternativeTest:
         Weighted residual sum of squares of the null.
     n, f : int
         Samples and fixed effects of the null.
+    triangular : bool
+        Whether alternatives are rotated by an upper triangular matrix, which whitens them
+        (:mod:`dasklmm.numerics.whitening`), and not by eigenvectors.
+    condition : float
+        Largest over smallest variance in the covariance that it whitens; 1 of eigenvectors.
     """
 
     test: str
@@ -226,6 +231,8 @@ class AlternativeTest:
     rss: float
     n: int
     f: int
+    triangular: bool = False
+    condition: float = 1.0
 
     @property
     def low_rank(self) -> bool:

@@ -40,6 +40,10 @@ TILE_VARIANTS = 256
 _MOST_TILES = 8
 _PRODUCT_BYTES = 16 * 1024**2
 
+# Rows of a triangular matrix that are multiplied at a time, by the columns from their first on. Of 2,000 samples the
+# product takes 1/1.60 of a whole one in float32 (128 rows 1.60, 512 1.48), 1/1.51 in float64 (1.44, 1.44).
+TRIANGLE_ROWS = 256
+
 
 class RowBlocks(Protocol):
     """P (eigen, sample) as blocks of its rows, in order, as often as it is asked."""
@@ -87,18 +91,20 @@ class ScanStats:
         return tests
 
 
-def rotate(block: NDArray[Any], p: NDArray[Any]) -> NDArray[Any]:
+def rotate(block: NDArray[Any], p: NDArray[Any], first: int | None = None) -> NDArray[Any]:
     """Rotate the rows of a block: block @ p.T, in the precision of `p`.
 
     Parameters
     ----------
     block : ndarray (variant, sample)
     p : ndarray (eigen, sample), float32 or float64
+    first : int, optional
+        `p` are rows of an upper triangular matrix, from this one on: zeros before the diagonal are passed over.
 
     Returns
     -------
     ndarray (variant, eigen)
-        Cost 2 variant eigen sample flop.
+        Cost 2 variant eigen sample flop, of a whole triangular matrix half.
     """
     m = block.shape[0]
     out = np.empty((m, p.shape[0]), dtype=p.dtype)
@@ -107,12 +113,23 @@ def rotate(block: NDArray[Any], p: NDArray[Any]) -> NDArray[Any]:
     with np.errstate(invalid="ignore", over="ignore"):
         for start in range(0, m - rest, step):
             rows = slice(start, min(start + step, m - rest))
-            np.matmul(block[rows].astype(p.dtype, copy=False), p.T, out=out[rows])
+            _multiply(block[rows].astype(p.dtype, copy=False), p, first, out[rows])
         if rest:
             padded = np.zeros((TILE_VARIANTS, block.shape[1]), dtype=p.dtype)
             padded[:rest] = block[m - rest :]
-            out[m - rest :] = (padded @ p.T)[:rest]
+            product = np.empty((TILE_VARIANTS, p.shape[0]), dtype=p.dtype)
+            _multiply(padded, p, first, product)
+            out[m - rest :] = product[:rest]
     return out
+
+
+def _multiply(rows: NDArray[Any], p: NDArray[Any], first: int | None, out: NDArray[Any]) -> None:
+    if first is None:
+        np.matmul(rows, p.T, out=out)
+        return
+    for start in range(0, p.shape[0], TRIANGLE_ROWS):
+        own, columns = slice(start, start + TRIANGLE_ROWS), slice(first + start, None)
+        np.matmul(rows[:, columns], p[own, columns].T, out=out[:, own])
 
 
 def product_rows(samples: int, itemsize: int) -> int:
@@ -171,7 +188,7 @@ def scan_block(
         Of one phenotype, or of several, which share the rotation.
     p : ndarray (eigen, sample), float32 or float64, or its row blocks one after the other
         Its dtype is the precision of the rotation; sums over eigenvectors are float64 in any case. Row
-        blocks are for a P that does not fit in memory.
+        blocks are for a P that does not fit in memory. Of a whitened test the triangular W (sample, sample).
     block : ndarray (variant, sample)
         int8 calls (negative: missing) or float dosages (NaN: missing).
     samples : ndarray of int, optional
@@ -188,8 +205,8 @@ def scan_block(
     Returns
     -------
     ScanStats
-        Cost 2 eigen sample flop a variant, and 2 eigen (2 + covariate) a phenotype; memory `product_rows` rows
-        beside the block. A phenotype's numbers do not depend on the others.
+        Cost 2 eigen sample flop a variant (half of it whitened), and 2 eigen (2 + covariate) a phenotype; memory
+        `product_rows` rows beside the block. A phenotype's numbers do not depend on the others.
 
     Raises
     ------
@@ -197,6 +214,7 @@ def scan_block(
         P has not the model's eigenvectors and samples.
     """
     null = null if isinstance(null, StackedTests) else stacked_tests([null])
+    one = null.tests[0]
     if samples is not None:
         block = np.take(block, samples, axis=1)
     m = block.shape[0]
@@ -223,13 +241,14 @@ def scan_block(
             break
         for i, part in enumerate(parts):
             dosage = dosages(i)
-            add_rotated(null, rotate(dosage, p_rows), eigen, products[part], squares[part])
+            rotated = rotate(dosage, p_rows, eigen.start if one.triangular else None)
+            add_rotated(null, rotated, eigen, products[part], squares[part])
             if done == 0:
                 add_plain(null, dosage, products[part], squares[part])
         done = eigen.stop
     if eigen.stop != null.weights.shape[0]:
         raise ShapeError(f"p has {eigen.stop} eigenvectors and the model {null.weights.shape[0]}.")
-    tolerance = collinearity_tolerance(np.result_type(p.dtype, np.float32), done)
+    tolerance = collinearity_tolerance(np.result_type(p.dtype, np.float32), done, one.condition)
     counted = BlockStatistics.of(counts)
     codes = untested(counted, block.shape[1], mean_impute, ploidy, filters)
     tests = tuple(with_untested(stats, codes) for stats in stacked_stats(null, products, squares, tolerance))
