@@ -75,7 +75,7 @@ def test_triangular_product_is_the_whole_one(n, first, monkeypatch):
 
 
 @pytest.mark.parametrize("piece", [1, 100, 300, 512, 1000])
-def test_matrix_may_come_in_pieces_of_rows(piece):
+def test_matrix_may_come_in_pieces_of_rows(piece, monkeypatch):
     p, s, y, x = model(600)
     _, (white, w) = both(p, s, y, x, 0.4)
 
@@ -85,8 +85,12 @@ def test_matrix_may_come_in_pieces_of_rows(piece):
         def __iter__(self):
             return (w[start : start + piece] for start in range(0, 600, piece))
 
-    block = calls(300, 600)
-    want, got = scan.scan_block(white, w, block).tests, scan.scan_block(white, Pieces(), block).tests
+    block = calls(256, 600)
+    want = scan.scan_block(white, w, block).tests
+    multiplied, whole = [], np.matmul
+    monkeypatch.setattr(np, "matmul", lambda a, b, out: (multiplied.append(b.size), whole(a, b, out=out)))
+    got = scan.scan_block(white, Pieces(), block).tests
+    assert sum(multiplied) <= 600 * (600 + 256) / 2
     for name in NAMES:
         np.testing.assert_allclose(getattr(got, name), getattr(want, name), rtol=1e-9, err_msg=name)
 
@@ -116,7 +120,7 @@ def test_interaction_is_that_of_eigenvectors():
 
 @pytest.mark.parametrize(
     ("largest", "log_gamma", "kept"),
-    [(100.0, -2.0, np.float32), (100.0, 3.0, np.float32), (100.0, 8.0, np.float32), (5000.0, 8.0, np.float64)],
+    [(100.0, -2.0, np.float32), (100.0, 3.0, np.float32), (300.0, 8.0, np.float32), (5000.0, 8.0, np.float64)],
 )
 def test_alternatives_in_the_span_of_the_covariates_are_told_from_others(largest, log_gamma, kept):
     """With one large eigenvalue, whose vector is the covariate: what rounding leaves of it is longest."""
@@ -126,6 +130,7 @@ def test_alternatives_in_the_span_of_the_covariates_are_told_from_others(largest
     other = rng.integers(0, 3, (3, n)).astype(np.float64)
     u = np.linalg.qr(np.column_stack([np.ones(n), e, rng.standard_normal((n, n - 2))]))[0]
     s = np.sort(rng.exponential(size=n))[::-1]
+    s[n // 4 :] = 0.0
     s[0], p = largest, u.T[np.r_[1:n, 0]]
     x = np.column_stack([np.ones(n), e + 3.0])
     (eigen, p), (white, w) = both(p, s, rng.standard_normal(n), x, log_gamma)
@@ -138,7 +143,7 @@ def test_alternatives_in_the_span_of_the_covariates_are_told_from_others(largest
     assert w.dtype == kept
 
 
-def test_rows_that_are_not_finite_leave_their_neighbours(monkeypatch):
+def test_rows_that_are_not_finite_leave_their_neighbours():
     p, s, y, x = model(300)
     _, (white, w) = both(p, s, y, x, 0.0)
     block = calls(20, 300).astype(np.float64)
@@ -153,7 +158,7 @@ def test_rows_that_are_not_finite_leave_their_neighbours(monkeypatch):
 
 def test_refusals():
     p, s, y, x = model(30)
-    with pytest.raises(KinshipError, match=r"condition number 3\.\de\+1\d .* whiten=False"):
+    with pytest.raises(KinshipError, match=r"condition number \d\.\de\+1\d .* whiten=False"):
         whitening.whitening(p, s * 1e9, 3.0)
     w = whitening.whitening(p, s, 0.0)
     with pytest.raises(OptionError, match="'f'; it is one of"):
