@@ -437,6 +437,23 @@ def test_kinship_once_for_many_scans(cohort, tmp_path, rank):
     assert "differs in: method" in run(*scan, expect=1).stderr
 
 
+def test_whitened_scan(cohort, tmp_path):
+    """The same table but for the last digits, and every output says how it was made."""
+    scan = ["gwas", cohort / "genotypes.zarr", "--pheno", cohort / "phenotypes.tsv", "--precision", "double"]
+    run(*scan, "--out", tmp_path / "plain")
+    said = run(*scan, "--whiten", "--out", tmp_path / "white").stdout
+    assert "genotypes: whitened at the null's variance ratio" in said
+    assert "whitened at the null" in (tmp_path / "white" / "report.html").read_text()
+    plain, white = (
+        pd.read_csv(tmp_path / name / "results.tsv.gz", sep="\t", na_values="#NA") for name in ("plain", "white")
+    )
+    p_value = plain.columns[plain.columns.str.contains("p_value")][0]
+    np.testing.assert_allclose(white[p_value], plain[p_value], rtol=1e-4)
+    done = run(*scan, "--whiten", "--variance-ratio", "per-variant", "--out", tmp_path / "no", expect=1)
+    assert "or whiten=False (no --whiten)" in done.stderr
+    assert not (tmp_path / "no").exists()
+
+
 def test_kinship_of_samples_that_are_not_there(cohort, tmp_path):
     table = tmp_path / "other.tsv"
     table.write_text("sample_id\ty\nnobody\t1\n")

@@ -75,6 +75,23 @@ def test_worker_killed_before_its_first_record(cohort, wanted, cluster, tmp_path
     assert contents(store) == wanted
 
 
+@pytest.mark.parametrize("record", ["gram/0", "null/00000", "test/00001"])
+def test_worker_killed_in_a_whitened_scan(cohort, cluster, tmp_path, record):
+    """Fault 1: with triangular matrices, too, what is kept and what is done again are one run's."""
+    store = tmp_path / "r.zarr"
+    uninterrupted = tmp_path / "uninterrupted"
+    uninterrupted.mkdir()
+    cohort.scan(uninterrupted / "r.zarr", whiten=True)
+
+    def kill():
+        wait_until(lambda: records_of(store, record))
+        kill_worker(cluster, "kinship" if record == "gram/0" else "")
+
+    with meanwhile(kill):
+        cohort.scan(store, Rows(cohort.npy, 0.1), whiten=True)
+    assert contents(store) == contents(uninterrupted / "r.zarr")
+
+
 def test_worker_killed_in_the_eigendecomposition(large, wanted_large, cluster, tmp_path):
     """Fault 1: SIGKILL of the worker that decomposes a kinship."""
     store = tmp_path / "r.zarr"

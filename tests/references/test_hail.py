@@ -104,11 +104,12 @@ def hail_mouse(reference):
     return null, pd.read_csv(reference / "hail" / "mouse_alternatives.csv.gz").set_index("rsid")
 
 
+@pytest.mark.parametrize("whiten", [False, True])
 @pytest.mark.parametrize("precision", ["double", "single"])
-def test_mouse(mouse, hail_mouse, precision):
+def test_mouse(mouse, hail_mouse, precision, whiten):
     genotypes, phenotypes = mouse
     null, table = hail_mouse
-    results = dasklmm.gwas(genotypes, phenotypes, loco=False, test="lrt", precision=precision)
+    results = dasklmm.gwas(genotypes, phenotypes, loco=False, test="lrt", precision=precision, whiten=whiten)
     ours = results.attrs["null"][0]
     assert ours["h_sq"] == pytest.approx(null["h_sq"], abs=1e-6)
     assert ours["h_sq_standard_error"] == pytest.approx(null["se"], abs=1e-6)
