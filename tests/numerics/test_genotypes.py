@@ -236,6 +236,20 @@ def test_gram_is_exactly_symmetric_and_adds_over_variants(monkeypatch):
             assert rest.n_variants == 499 - 129
 
 
+@pytest.mark.parametrize("rows", [1, 50, 95, 96, 97, 160, 500, 64 * 7])
+def test_updates_of_a_gram_matrix_are_equal_parts(rows, monkeypatch):
+    monkeypatch.setattr(genotypes, "GRAM_TILE", 64)
+    made = []
+    standard = genotypes.standardise
+    monkeypatch.setattr(
+        genotypes, "standardise", lambda block, *a: (made.append(len(block)), standard(block, *a))[1]
+    )
+    gram(random_calls(rows, 20), "rrm", np.float64)
+    assert sum(made) == rows
+    assert max(made) == genotypes.gram_tile(rows) <= 96
+    assert max(made) - min(made) < len(made)
+
+
 def test_rrm_kinship_has_trace_n_and_no_mean():
     result = gram(random_calls(300, 50), "rrm", np.float64)
     k = result.matrix / result.n_variants
