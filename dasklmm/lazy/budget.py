@@ -15,7 +15,7 @@ from dasklmm import settings
 from dasklmm.errors import MemoryBudgetError
 from dasklmm.lazy import run
 from dasklmm.numerics.alternatives import TILE_BYTES
-from dasklmm.numerics.genotypes import GRAM_TILE, gram_tile
+from dasklmm.numerics.genotypes import GRAM_TILE, MOST_IN_GRAM_TILE
 from dasklmm.numerics.refit import TILE_EIGEN, tile_rows
 from dasklmm.numerics.scan import TILE_VARIANTS, product_rows
 from dasklmm.numerics.spectrum import in_numpy
@@ -207,7 +207,7 @@ class Shape:
         The block, a standardised tile with its selection, its product, the sums before and after, and one
         that waits for the end.
         """
-        tile = gram_tile(rows) * self.samples * (3 * self.working_bytes + self.genotype_bytes)
+        tile = min(rows, MOST_IN_GRAM_TILE) * self.samples * (3 * self.working_bytes + self.genotype_bytes)
         return rows * self.file_samples * self.genotype_bytes + tile + self._matrices_bytes
 
     @property

@@ -40,10 +40,11 @@ _TILE_ELEMENTS = 1 << 18
 _EXACT_BELOW = 1 << 24
 # Variants of one rank-k update, about: enough for its full speed, few enough for sums in float32.
 GRAM_TILE = 2048
+MOST_IN_GRAM_TILE = 3 * GRAM_TILE // 2
 
 
 def gram_tile(rows: int) -> int:
-    """Variants of a block's rank-k updates: equal parts of it, each of at most 1.5 times GRAM_TILE.
+    """Variants of a block's rank-k updates: equal parts of it, at most MOST_IN_GRAM_TILE.
 
     A short rest would cost as many sums of n^2 as a whole tile: 2,560 variants of 3,000 samples took 294 ms as 2,048
     and 512, and 240 as one.

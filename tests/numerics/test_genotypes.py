@@ -250,6 +250,10 @@ def test_updates_of_a_gram_matrix_are_equal_parts(rows, monkeypatch):
     assert max(made) - min(made) < len(made)
 
 
+def test_updates_have_the_variants_that_memory_is_planned_for():
+    assert max(map(genotypes.gram_tile, range(20_000))) == genotypes.MOST_IN_GRAM_TILE - 1
+
+
 def test_rrm_kinship_has_trace_n_and_no_mean():
     result = gram(random_calls(300, 50), "rrm", np.float64)
     k = result.matrix / result.n_variants
