@@ -177,7 +177,8 @@ def gwas(
     Notes
     -----
     Cost: sample^2 variant flop for the kinship, an eigendecomposition (a contig, with LOCO), and
-    2 sample^2 variant flop for the tests (half of it, and 4/3 sample^3, with `whiten`). Runs on the active Dask client, or on threads.
+    2 sample^2 variant flop for the tests (half of it, and 4/3 sample^3, with `whiten`). Runs on the active Dask
+    client, or on threads.
 
     Examples
     --------

@@ -145,8 +145,8 @@ from dasklmm.interruptions import interruption_said
 @click.option(
     "--whiten",
     is_flag=True,
-    help="Rotate genotypes by the triangular factor of the null's inverse covariance instead of eigenvectors: half "
-    "the work of the tests, for one phenotype at the null's variance ratio and full rank.",
+    help="Rotate genotypes by the triangular factor of the null's inverse covariance instead of eigenvectors: "
+    "half the work of the tests, for one phenotype at the null's variance ratio and full rank.",
 )
 @click.option(
     "--intercept/--no-intercept",

@@ -73,7 +73,7 @@ def tested_variance_ratio(table: np.ndarray, cohort: Cohort, options: dict[str, 
 def fitted_null(
     table: np.ndarray, t: int, mean_diagonal: float, cohort: Cohort, options: dict[str, Any]
 ) -> Null:
-    """Null model of the phenotype whose rotation is column 1 + t of a table, or of the only one of a whitened one."""
+    """Null model of phenotype t of a table (eigen, 1 + phenotype + covariate), or of the one that is whitened."""
     test, white = options["test"], None
     if options["whiten"]:
         table, white = np.hsplit(table, 2)

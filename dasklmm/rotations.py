@@ -102,7 +102,7 @@ def whitened(rotation: Rotation, cohort: Cohort, options: dict[str, Any], dtype:
         log_gamma = tested_variance_ratio(rotation.table, cohort, options)
     with _blas_threads(s.size):
         w = whitening.whitening(rotation.p, s, log_gamma)
-    # orthogonal covariates first: whitening makes what is left of one beside the others up to sqrt(condition) shorter
+    # orthogonal covariates: whitening can make what is left of one beside the others sqrt(condition) shorter
     plain, _ = design.orthogonal(design.rotated_data(cohort.y, cohort.x, np.zeros(s.size)))
     table = rotated_table(w, plain.s, plain.py[:, None], plain.px)
     both = replace(rotation, p=w, table=np.hstack([rotation.table, table]))

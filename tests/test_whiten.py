@@ -111,7 +111,8 @@ def test_single_precision_is_left_where_it_would_not_do(cohort, tables, monkeypa
     rng = np.random.default_rng(0)
     u = rng.standard_normal(ids.size)
     large = k * 1e-3 + 300 * np.outer(u, u)
-    near = y.assign(trait=np.linalg.cholesky(large.values + 1e-6 * np.eye(ids.size)) @ rng.standard_normal(ids.size))
+    factor = np.linalg.cholesky(large.values + 1e-6 * np.eye(ids.size))
+    near = y.assign(trait=factor @ rng.standard_normal(ids.size))
     options = {"kinship": large, "loco": False}
     got = dasklmm.gwas(cohort, near, x, whiten=True, **options)
     assert kept == {"float64"}

@@ -46,8 +46,8 @@ MOST_IN_GRAM_TILE = 3 * GRAM_TILE // 2
 def gram_tile(rows: int) -> int:
     """Variants of a block's rank-k updates: equal parts of it, at most MOST_IN_GRAM_TILE.
 
-    A short rest would cost as many sums of n^2 as a whole tile: 2,560 variants of 3,000 samples took 294 ms as 2,048
-    and 512, and 240 as one.
+    A short rest would cost as many sums of n^2 as a whole tile: 2,560 variants of 3,000 samples took 294 ms as
+    2,048 and 512, and 255 as one.
     """
     return max(1, -(-rows // max(1, round(rows / GRAM_TILE))))
 

@@ -40,8 +40,8 @@ TILE_VARIANTS = 256
 _MOST_TILES = 8
 _PRODUCT_BYTES = 16 * 1024**2
 
-# Rows of a triangular matrix that are multiplied at a time, by the columns from their first on. Of 2,000 samples the
-# product takes 1/1.60 of a whole one in float32 (128 rows 1.60, 512 1.48), 1/1.51 in float64 (1.44, 1.44).
+# Rows of a triangular matrix that are multiplied at a time, by the columns from their first on. Of 2,000 samples
+# the product takes 1/1.60 of a whole one in float32 (128 rows 1.60, 512 1.48), 1/1.51 in float64 (1.44, 1.44).
 TRIANGLE_ROWS = 256
 
 

@@ -22,8 +22,8 @@ from dasklmm.numerics.records import AlternativeTest, Float
 # W of a covariance in float64 is good to its condition number times 1e-16.
 MOST_CONDITION = 1e10
 
-# W is kept in float64 where float32 could not tell an alternative with this share outside the span of the covariates
-# from one within it.
+# W is kept in float64 where float32 could not tell an alternative with this share outside the span of the
+# covariates from one within it.
 SINGLE_TOLERANCE = 1e-4
 
 
