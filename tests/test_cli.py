@@ -445,7 +445,8 @@ def test_whitened_scan(cohort, tmp_path):
     assert "genotypes: whitened at the null's variance ratio" in said
     assert "whitened at the null" in (tmp_path / "white" / "report.html").read_text()
     plain, white = (
-        pd.read_csv(tmp_path / name / "results.tsv.gz", sep="\t", na_values="#NA") for name in ("plain", "white")
+        pd.read_csv(tmp_path / name / "results.tsv.gz", sep="\t", na_values="#NA")
+        for name in ("plain", "white")
     )
     p_value = plain.columns[plain.columns.str.contains("p_value")][0]
     np.testing.assert_allclose(white[p_value], plain[p_value], rtol=1e-4)

@@ -120,7 +120,12 @@ def test_interaction_is_that_of_eigenvectors():
 
 @pytest.mark.parametrize(
     ("largest", "log_gamma", "kept"),
-    [(100.0, -2.0, np.float32), (100.0, 3.0, np.float32), (300.0, 8.0, np.float32), (5000.0, 8.0, np.float64)],
+    [
+        (100.0, -2.0, np.float32),
+        (100.0, 3.0, np.float32),
+        (300.0, 8.0, np.float32),
+        (5000.0, 8.0, np.float64),
+    ],
 )
 def test_alternatives_in_the_span_of_the_covariates_are_told_from_others(largest, log_gamma, kept):
     """With one large eigenvalue, whose vector is the covariate: what rounding leaves of it is longest."""
