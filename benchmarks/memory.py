@@ -89,7 +89,11 @@ def scanned(n: int, m: int, limit: int = LIMIT) -> Memory:
 
 def main() -> None:
     """Scan, and print each worker's peak."""
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks memory",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--samples", type=int, default=2000)
     parser.add_argument("--variants", type=int, default=1_000_000)
     options = parser.parse_args()

@@ -23,7 +23,11 @@ ROUNDS, MANY = 3, 100
 
 def main() -> None:
     """Alternate, and print the median seconds and their ratio."""
-    argparse.ArgumentParser(prog="python -m benchmarks phenotypes", description=__doc__).parse_args()
+    argparse.ArgumentParser(
+        prog="python -m benchmarks phenotypes",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args()
     data = Path(os.environ.get("DASKLMM_DATA", "../shared/data")).resolve() / "mouse_hs1940" / "mouse_hs1940"
     if not data.with_suffix(".bed").exists():
         sys.exit(f"{data}.bed is not there (DASKLMM_DATA)")

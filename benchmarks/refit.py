@@ -35,7 +35,11 @@ def simulated(n: int, m: int) -> tuple[np.ndarray, ...]:
 
 def main() -> None:
     """Print microseconds a variant, medians of alternating rounds."""
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks refit",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--samples", type=int, default=1410)
     parser.add_argument("--variants", type=int, default=8192)
     parser.add_argument("--covariates", type=int, default=1)

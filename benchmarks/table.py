@@ -498,7 +498,11 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 def main() -> None:
     """Print the table, and keep it as JSON."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--only", metavar="STAGE,…", help=f"of {', '.join(STAGES)}")
     parser.add_argument("--full", action="store_true", help="larger sizes, more rounds")
     parser.add_argument("--samples", type=int, help="but of pa and memory, which have sizes of their own")

@@ -37,7 +37,7 @@ def test_stages_on_a_cluster_of_processes(tmp_path):
         "--precision",
         "float32",
     ]
-    stages = "fused,kinship,refit,scheduler"
+    stages = "fused,whitened,kinship,refit,scheduler"
     done = python("-m", "benchmarks", *options, "--only", stages, "--json", str(kept))
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(kept.read_text())
@@ -46,6 +46,7 @@ def test_stages_on_a_cluster_of_processes(tmp_path):
     names = [row["stage"].strip() for row in found["rows"]]
     assert names == [
         "rotate + test",
+        "rotate + test, whitened",
         "kinship",
         "refit",
         "rotate + refit",
@@ -56,18 +57,27 @@ def test_stages_on_a_cluster_of_processes(tmp_path):
         assert {"limit", "dasklmm", "ratio", "target", "met", "unit", "precision", "workers"} <= set(row)
         assert row["limit"]["min"] <= row["limit"]["median"] <= row["limit"]["max"]
         assert len(row["limit"]["runs"]) >= 1
-    assert all(row["limit"]["min"] > 0 for row in found["rows"][:4])
-    refit = found["rows"].pop(2)  # a difference, which noise can make negative
+    assert all(row["limit"]["min"] > 0 for row in found["rows"][:5])
+    refit = found["rows"].pop(3)  # a difference, which noise can make negative
     assert len(refit["added_runs"]) == 1
     assert (refit["ratio"] is None) == ("not measurable" in refit["note"]) == (refit["added_runs"][0] <= 0)
-    assert all(row["dasklmm"]["min"] > 0 for row in found["rows"][:3])
+    assert all(row["dasklmm"]["min"] > 0 for row in found["rows"][:4])
     assert found["rows"][-1]["seconds_a_task"] >= 0
     # a line of the table for each row, after the header
     lines = done.stdout.splitlines()
     header = next(i for i, text in enumerate(lines) if text.startswith("stage"))
-    assert [text.split("|")[0].split()[0] for text in lines[header + 1 : header + 7]] == [
+    assert [text.split("|")[0].split()[0] for text in lines[header + 1 : header + 8]] == [
         name.split()[0] for name in names
     ]
+
+
+@pytest.mark.parametrize("command", ["table", "memory", "refit", "phenotypes", "estimate"])
+def test_help_says_how_a_command_is_called(command):
+    done = python("-m", "benchmarks", command, "--help")
+    assert done.returncode == 0, done.stderr
+    called = "python -m benchmarks" + ("" if command == "table" else f" {command}")
+    assert done.stdout.startswith(f"usage: {called} [")
+    assert "\n\n" in done.stdout
 
 
 def test_rows_know_whether_they_meet_their_target():
