@@ -94,8 +94,10 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--samples", type=int, default=2000)
-    parser.add_argument("--variants", type=int, default=1_000_000)
+    parser.add_argument("--samples", type=int, default=2000, help="[default: %(default)s]")
+    parser.add_argument(
+        "--variants", type=int, default=1_000_000, help="[default: %(default)s, 2 GB on disk meanwhile]"
+    )
     options = parser.parse_args()
     n, m = options.samples, options.variants
     start = time.perf_counter()

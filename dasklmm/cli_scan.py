@@ -145,8 +145,9 @@ from dasklmm.interruptions import interruption_said
 @click.option(
     "--whiten",
     is_flag=True,
-    help="Rotate genotypes by the triangular factor of the null's inverse covariance instead of eigenvectors: "
-    "half the work of the tests, for one phenotype at the null's variance ratio and full rank.",
+    help="The same tests, but for rounding, in a quarter to a third less time: by the triangular factor of the "
+    "null's inverse covariance instead of eigenvectors. For one phenotype at the null's variance ratio and full "
+    "rank; pays from some 10 variants a sample on, with LOCO over 22 contigs from some 100.",
 )
 @click.option(
     "--intercept/--no-intercept",

@@ -66,7 +66,7 @@ def _data(table: np.ndarray, t: int, cohort: Cohort) -> tuple[RotatedData, Calla
 def tested_variance_ratio(table: np.ndarray, cohort: Cohort, options: dict[str, Any]) -> float:
     """Logarithm of the variance ratio at which the only phenotype of a table is tested."""
     data, _ = _data(table, 0, cohort)
-    criterion: reml.Criterion = "ml" if options["test"] == "score" else "reml"
+    criterion: reml.Criterion = "ml" if options["test"] == "score" else "reml"  # as `tested` of fitted_null
     return reml.fit_null(data, criterion=criterion, on_boundary="clamp").log_gamma
 
 
@@ -76,7 +76,7 @@ def fitted_null(
     """Null model of phenotype t of a table (eigen, 1 + phenotype + covariate), or of the one that is whitened."""
     test, white = options["test"], None
     if options["whiten"]:
-        table, white = np.hsplit(table, 2)
+        table, white = np.hsplit(table, 2)  # s, PY, PX; 0, WY, WX
     data, as_given = _data(table, t, cohort)
     fit = reml.fit_null(data, on_boundary="clamp")
     if fit.at_boundary:

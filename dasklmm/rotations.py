@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dasklmm.cohort import Cohort
-from dasklmm.errors import KinshipError
+from dasklmm.errors import DaskLMMError, MemoryBudgetError, StoreError
 from dasklmm.lazy import blocks, budget, run
 from dasklmm.lazy import kinship as lazy_kinship
 from dasklmm.null_models import tested_variance_ratio
@@ -97,6 +97,7 @@ def rounded(rotation: Rotation, dtype: Any) -> Rotation:
 
 def whitened(rotation: Rotation, cohort: Cohort, options: dict[str, Any], dtype: Any) -> Rotation:
     """W of the only phenotype, at its null's variance ratio, in the place of its eigenvectors."""
+    budget.check_whitening(cohort.y.size)
     s = rotation.table[:, 0]
     with blocks.one_blas_thread():  # as where the null model is fitted again from the table
         log_gamma = tested_variance_ratio(rotation.table, cohort, options)
@@ -126,11 +127,13 @@ def keep_rotation(kept: Records | Memory, unit: str, rotation: Rotation) -> None
     )
 
 
-def or_why_not(decompose: Callable[..., None], *arguments: Any) -> KinshipError | None:
-    """Decompose; the error of a kinship that cannot be, which ends its own phenotypes alone."""
+def or_why_not(decompose: Callable[..., None], *arguments: Any) -> DaskLMMError | None:
+    """Decompose; the error of a kinship or a null model that cannot be, which ends its own phenotypes alone."""
     try:
         decompose(*arguments)
-    except KinshipError as error:
+    except (MemoryBudgetError, StoreError):
+        raise
+    except DaskLMMError as error:
         return error
     return None
 

@@ -42,7 +42,7 @@ def check_options(
     if whiten and variance_ratio != "null":
         raise OptionError(
             "genotypes are whitened at the null's variance ratio, and a refit takes each variant's own. Give "
-            "variance_ratio='null' (--variance-ratio), or whiten=False (no --whiten)."
+            "variance_ratio='null' (--variance-ratio null), or whiten=False (no --whiten)."
         )
     if isinstance(kinship, (str, Path)) and not is_method(kinship) and not arrays.exists(kinship):
         wrong = OptionError if str(kinship).isidentifier() else StoreError
@@ -61,14 +61,16 @@ def check_whitening(cohorts: Cohorts, low_rank: bool) -> None:
     """Raise OptionError unless there is one phenotype, whose own the whitening is, and all eigenpairs."""
     if len(cohorts.names) > 1:
         raise OptionError(
-            f"genotypes are whitened for one phenotype, and {len(cohorts.names)} are given; these share their "
-            "eigenvectors, which is less work than to whiten for each. Give whiten=False (no --whiten), or one "
-            "phenotype (phenotype=, --pheno-col)."
+            f"genotypes are whitened for one phenotype, and these are {', '.join(map(repr, cohorts.names[:4]))}"
+            f"{', …' if len(cohorts.names) > 4 else ''}. Phenotypes of the same samples share their eigenvectors, "
+            "which is less work than to whiten for each: give whiten=False (no --whiten), or one phenotype "
+            "(phenotype=, --pheno-col)."
         )
     if low_rank:
         raise OptionError(
-            "genotypes are whitened by the whole kinship, and a low rank leaves eigenpairs out: its products are "
-            "small already. Give whiten=False (no --whiten), or no rank (--rank, --truncated)."
+            "genotypes are whitened by the whole kinship, and a low rank keeps a part of it (whose products are "
+            "small already). Give whiten=False (no --whiten), or all eigenpairs: neither rank (--rank) nor "
+            "truncated (--truncated), and no decomposition of fewer."
         )
 
 

@@ -18,7 +18,7 @@ import dasklmm
 from dasklmm import schema
 from dasklmm.clock import Clock
 from dasklmm.cohort import Cohort, Cohorts
-from dasklmm.errors import DaskLMMError, KinshipError, MemoryBudgetError
+from dasklmm.errors import DaskLMMError, MemoryBudgetError
 from dasklmm.lazy import associate, blocks, budget, run
 from dasklmm.lazy import kinship as lazy_kinship
 from dasklmm.lazy.eigen import leading_pairs
@@ -119,7 +119,7 @@ class Scan:
         alone = large or given is not None or options["truncated"]
         self.side_by_side = 1 if alone else side_by_side
         # units decomposed in this run, and why there is no rotation
-        self.decomposed: dict[tuple[int, int], KinshipError | None] = {}
+        self.decomposed: dict[tuple[int, int], DaskLMMError | None] = {}
         self.columns = associate.VARIANCE_RATIOS[options["variance_ratio"]]
         if options["interaction"]:
             self.columns = (*self.columns, *associate.INTERACTION_COLUMNS)
@@ -182,6 +182,7 @@ class Scan:
         size = 2 * self.rows.shape[0] * len(self.cohorts.names) * (len(self.columns) + 1) * 8
         for g, (group, rank) in enumerate(zip(self.cohorts.groups, self.ranks, strict=True)):
             n = group[0].y.size
+            # W is float64 where float32 would not do
             itemsize = 8 if self.options["whiten"] else np.dtype(self._dtype_of_p(g)).itemsize
             size += matrices * 8 * n * n + together * rank * n * itemsize
         return size
@@ -416,7 +417,7 @@ class Scan:
 
     def _decompose(
         self, kept: Records | Memory, units: Sequence[tuple[int, int]]
-    ) -> list[KinshipError | None]:
+    ) -> list[DaskLMMError | None]:
         """Leave the rotations of some units in `kept`, side by side; why there is none of a unit."""
         if self.given is not None or self.options["truncated"]:
             return [or_why_not(self._decompose_here, kept, *unit) for unit in units]

@@ -71,7 +71,7 @@ def notes(attrs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if attrs.get("variance_ratio") == "per_variant":
         yield "variance ratio", "each variant's own"
     if attrs.get("whiten"):
-        yield "genotypes", "whitened at the null's variance ratio"
+        yield "whitened", "tests by a triangular factor instead of eigenvectors, equal but for rounding"
     left = list(_filters(attrs))
     if left:
         yield "filters", ", ".join(left)

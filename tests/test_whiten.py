@@ -10,6 +10,7 @@ import dasklmm
 from dasklmm import errors
 from dasklmm.lazy import budget
 from dasklmm.numerics import scan
+from dasklmm.scanning import Scan
 from dasklmm.store.results import open_results
 
 N, M = 150, 500
@@ -125,7 +126,7 @@ def test_kept_results_know_it(cohort, tables, tmp_path):
     store = tmp_path / "r.zarr"
     dasklmm.gwas(cohort, *tables, whiten=True, store=store)
     assert open_results(store).attrs["whiten"] is True
-    assert "genotypes: whitened at the null's variance ratio" in str(dasklmm.summary(open_results(store)))
+    assert "whitened: tests by a triangular factor" in str(dasklmm.summary(open_results(store)))
     with pytest.raises(errors.StoreError, match="differs in: whiten"):
         dasklmm.gwas(cohort, *tables, store=store)
 
@@ -134,9 +135,13 @@ def test_kept_results_know_it(cohort, tables, tmp_path):
     ("options", "error", "message"),
     [
         ({"variance_ratio": "per_variant"}, errors.OptionError, "each variant's own"),
-        ({"rank": 20}, errors.OptionError, "low rank leaves eigenpairs out"),
-        ({"rank": 20, "truncated": True}, errors.OptionError, "low rank leaves eigenpairs out"),
-        ({"phenotype": ["trait", "other"]}, errors.OptionError, "one phenotype, and 2 are given"),
+        ({"rank": 20}, errors.OptionError, "low rank keeps a part of it"),
+        ({"rank": 20, "truncated": True}, errors.OptionError, "low rank keeps a part of it"),
+        (
+            {"phenotype": ["trait", "other"]},
+            errors.OptionError,
+            "one phenotype, and these are 'trait', 'other'",
+        ),
     ],
 )
 def test_refusals_come_before_any_work(cohort, tables, options, error, message, no_compute):
@@ -160,3 +165,55 @@ def test_kinship_too_large_to_be_whitened_says_so(cohort, tables):
     k = dasklmm.kinship(cohort.isel(sample=np.isin(cohort["sample_id"], ids))) * 1e15
     with pytest.raises(errors.KinshipError, match=r"condition number .* whiten=False"):
         dasklmm.gwas(cohort, y, x, kinship=k, loco=False, whiten=True)
+
+
+def test_covariates_that_are_nearly_one_beside_a_large_eigenvalue():
+    """Whitening shortens what tells them apart 3,000 times more than what they share."""
+    ds = dasklmm.simulate(150, 200, n_contigs=1, seed=3)
+    ids, rng = ds["sample_id"].values, np.random.default_rng(0)
+    u = rng.standard_normal(150)
+    u -= u.mean()
+    k = dasklmm.kinship(ds) * 1e-3 + 300 * np.outer(u, u)
+    factor = np.linalg.cholesky(k.values + 1e-4 * np.eye(150))
+    y = pd.Series(factor @ rng.standard_normal(150), ids, name="t")
+    a = rng.standard_normal(150)
+    x = pd.DataFrame({"a": a, "c": a + 1e-5 * u}, ids)
+    options = {"kinship": k, "loco": False, "precision": "double"}
+    want, got = (dasklmm.gwas(ds, y, x, whiten=w, **options) for w in (False, True))
+    np.testing.assert_allclose(got["neg_log10_p_value"], want["neg_log10_p_value"], atol=1e-6)
+
+
+@pytest.mark.parametrize("break_pairs", [lambda p, s: p[3:4].fill(np.nan), lambda p, s: s[-1:].fill(-1.0)])
+def test_null_model_that_fails_ends_its_phenotype_alone(cohort, tables, break_pairs):
+    y, x = tables
+    pairs = dasklmm.eigendecompose(dasklmm.kinship(cohort.isel(sample=np.isin(cohort["sample_id"], y.index))))
+    p, s = pairs["p"].values.copy(), pairs["s"].values.copy()
+    break_pairs(p, s)
+    pairs = pairs.assign(p=(pairs["p"].dims, p), s=(pairs["s"].dims, s))
+    got = dasklmm.gwas(cohort, y, x, phenotype=["trait"], kinship=pairs, loco=False, whiten=True)
+    assert set(got["status"].values.ravel()) == {"no_null_model"}
+    with pytest.raises(errors.DaskLMMError, match=r"not finite|negative"):
+        dasklmm.gwas(cohort, y, x, kinship=pairs, loco=False, whiten=True)
+
+
+def test_memory_of_the_factor_is_asked_for_first(cohort, tables, monkeypatch, no_compute):
+    y, x = tables
+    pairs = dasklmm.eigendecompose(dasklmm.kinship(cohort.isel(sample=np.isin(cohort["sample_id"], y.index))))
+    monkeypatch.setattr(budget, "available_memory", lambda: 26 * len(y) ** 2 - 1)
+    monkeypatch.setattr(budget, "check_results", lambda *a: None)
+    with no_compute(), pytest.raises(errors.MemoryBudgetError, match="whiten=False"):
+        dasklmm.gwas(cohort, y, x, kinship=pairs, loco=False, whiten=True)
+
+
+def test_memory_and_disk_are_planned_for_double_precision(cohort, tables, monkeypatch, tmp_path):
+    planned, fits, kept = [], budget.Shape.fitting_rows, Scan.bytes_kept
+    monkeypatch.setattr(
+        budget.Shape,
+        "fitting_rows",
+        lambda self, *a, **k: (planned.append(self.p_bytes), fits(self, *a, **k))[1],
+    )
+    monkeypatch.setattr(Scan, "bytes_kept", lambda self: (planned.append(kept(self)), kept(self))[1])
+    for name, options in {"w": {"whiten": True}, "d": {"precision": "double"}, "s": {}}.items():
+        dasklmm.gwas(cohort, *tables, loco=False, store=tmp_path / name, **options)
+    assert planned[:2] == planned[2:4]
+    assert all(single < white for single, white in zip(planned[4:], planned[:2], strict=True))

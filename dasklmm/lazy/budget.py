@@ -321,6 +321,11 @@ def decomposition_bytes(n: int) -> int:
     return (5 if in_numpy(n) else 4) * 8 * n * n
 
 
+def whitening_bytes(n: int) -> int:
+    """Bytes of a triangular factor of n samples beside their eigenvectors (measured: 3.14 matrices)."""
+    return 26 * n * n
+
+
 def rotation_bytes(n: int) -> int:
     """Bytes of an eigendecomposition of n samples, and of P that is kept of it."""
     return decomposition_bytes(n) + 8 * n * n
@@ -376,6 +381,22 @@ def check_leading_pairs(n: int, columns: int) -> None:
             f"the leading pairs of {n:,} samples with {columns:,} vectors a block need {needed / 1e9:.1f} GB "
             f"where they are asked for, and {free / 1e9:.1f} GB are free. Give a lower rank, or ask from a "
             "machine with more memory."
+        )
+
+
+def check_whitening(n: int) -> None:
+    """Refuse a triangular factor of n samples that does not fit beside their eigenvectors.
+
+    Raises
+    ------
+    MemoryBudgetError
+        With what is needed and what there is.
+    """
+    needed, free = whitening_bytes(n), available_memory()
+    if needed > free:
+        raise MemoryBudgetError(
+            f"to whiten {n:,} samples needs about {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free. Scan "
+            "with whiten=False (without --whiten), which needs no such matrices, or use a machine with more memory."
         )
 
 

@@ -59,7 +59,7 @@ def whitening(p: NDArray[Any], s: Float, log_gamma: float) -> Float:
     Raises
     ------
     KinshipError
-        The covariance is too ill-conditioned.
+        The covariance is too ill-conditioned, or `p` not orthogonal.
     """
     if (ratio := condition(s, log_gamma)) > MOST_CONDITION:
         raise KinshipError(
@@ -71,7 +71,13 @@ def whitening(p: NDArray[Any], s: Float, log_gamma: float) -> Float:
     scaled = np.sqrt(d)[:, None] * p
     inverse = scaled.T @ scaled
     del scaled
-    return np.linalg.cholesky(inverse, upper=True)
+    try:
+        return np.linalg.cholesky(inverse, upper=True)
+    except np.linalg.LinAlgError as error:
+        raise KinshipError(
+            "the eigenvectors are not orthogonal, or not finite: what they make is no inverse covariance. Check "
+            "the decomposition that was given (p p^T is the identity), or give the kinship."
+        ) from error
 
 
 def whitened_test(wy: Float, wx: Float, s: Float, log_gamma: float, test: Test = "lrt") -> AlternativeTest:

@@ -108,12 +108,15 @@ def test_samples_in_another_order_give_the_same_tests():
         np.testing.assert_allclose(getattr(got, name), getattr(want, name), rtol=1e-8, err_msg=name)
 
 
-def test_interaction_is_that_of_eigenvectors():
+def test_interaction_is_that_of_eigenvectors(monkeypatch):
     p, s, y, x = model(280, f=3)
     (eigen, p), (white, w) = both(p, s, y, x, 0.7)
     block = calls(300, 280)
     want = interaction_block(eigen, p, block, x[:, 1])
+    first, product = [], scan._multiply
+    monkeypatch.setattr(scan, "_multiply", lambda *a: (first.append(a[2]), product(*a))[1])
     got = interaction_block(white, w, block, x[:, 1])
+    assert set(first) == {0}
     for name in (*NAMES, "beta_main", "standard_error_main"):
         np.testing.assert_allclose(getattr(got, name), getattr(want, name), rtol=1e-8, err_msg=name)
 
@@ -165,6 +168,8 @@ def test_refusals():
     p, s, y, x = model(30)
     with pytest.raises(KinshipError, match=r"condition number \d\.\de\+1\d .* whiten=False"):
         whitening.whitening(p, s * 1e9, 3.0)
+    with pytest.raises(KinshipError, match="not orthogonal"):
+        whitening.whitening(p[np.r_[0, : len(p) - 1]], s, 0.0)
     w = whitening.whitening(p, s, 0.0)
     with pytest.raises(OptionError, match="'f'; it is one of"):
         whitening.whitened_test(w @ y, w @ x, s, 0.0, "f")
