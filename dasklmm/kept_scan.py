@@ -66,7 +66,7 @@ def _finished(store: str | Path, inputs: dict[str, Any], resume: bool, overwrite
     if names:
         raise StoreError(
             f"{str(store)!r} holds results of another run, which differs in: {_said(names)}. Give another "
-            "store, or overwrite=True (--overwrite)."
+            "store (--out or --store), or overwrite=True (--overwrite)."
         )
     if not resume:
         raise StoreError(f"{str(store)!r} holds results already, and resume is False. Give overwrite=True.")
@@ -96,7 +96,7 @@ def _records(work: str, inputs: dict[str, Any], resume: bool, overwrite: bool) -
         if names:
             raise StoreError(
                 f"{work!r} holds the unfinished work of another run, which differs in: {_said(names)}. "
-                "Give another store, or overwrite=True (--overwrite) to drop that work."
+                "Give another store (--out or --store), or overwrite=True (--overwrite) to drop that work."
             )
         if not resume:
             raise StoreError(f"{work!r} holds unfinished work, and resume is False. Give overwrite=True.")

@@ -396,7 +396,7 @@ def check_whitening(n: int) -> None:
     if needed > free:
         raise MemoryBudgetError(
             f"to whiten {n:,} samples needs about {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free. Scan "
-            "with whiten=False (without --whiten), which needs no such matrices, or use a machine with more memory."
+            "with whiten=False (without --whiten), which needs no such matrices, or on a machine with more memory."
         )
 
 
