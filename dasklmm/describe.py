@@ -117,13 +117,13 @@ def _results(results: xr.Dataset) -> Iterator[str]:
     if "phenotypes" in attrs:
         several = counted(results.sizes["phenotype"], "phenotype")
         yield f"results of {several}: {counted(results.sizes['variant'], 'variant')}"
-        yield "  " + ", ".join(f"{k} {attrs[k]}" for k in ("test", "kinship", "loco", "precision"))
+        yield f"  {_asked(attrs)}"
         yield from (f"  {name}: {note}" for name, note in notes(attrs))
         yield from (f"  {line}" for line in each_phenotype(results))
         return
     sizes = f"{counted(results.sizes['variant'], 'variant')}, {counted(attrs['n'], 'sample')}"
     yield f"results of {attrs['phenotype']}: {sizes}"
-    yield "  " + ", ".join(f"{k} {attrs[k]}" for k in ("test", "kinship", "loco", "precision"))
+    yield f"  {_asked(attrs)}"
     yield f"  made by: dasklmm {attrs['dasklmm_version']}"
     yield from (f"  {line}" for line in findings(attrs))
     yield f"  {significant(results)}"
@@ -133,6 +133,10 @@ def _results(results: xr.Dataset) -> Iterator[str]:
         yield f"  {count_name(name)}: {count:,}"
 
 
+def _asked(attrs: Mapping[str, Any]) -> str:
+    return ", ".join(f"{k} {attrs[k]}" for k in ("test", "kinship", "loco", "precision"))
+
+
 def _incomplete(results: xr.Dataset) -> Iterator[str]:
     attrs, state = results.attrs, results.attrs["incomplete"]
     yield f"incomplete results of {listed(np.atleast_1d(attrs['phenotype']))}"
@@ -140,6 +144,8 @@ def _incomplete(results: xr.Dataset) -> Iterator[str]:
         yield f"  gone or damaged: {listed(state['gone'])}"
         yield "  run the scan again with --overwrite"
         return
+    yield f"  {_asked(attrs)}"
+    yield from (f"  {name}: {note}" for name, note in notes(attrs))
     yield (
         f"  done: {state['blocks_done']:,} of {counted(state['blocks'], 'block')} of tests, "
         f"{state['variants_done']:,} of {counted(state['variants'], 'variant')}"

@@ -101,11 +101,15 @@ def test_what_is_done_is_as_it_will_be(cohort, tmp_path, name):
 def test_looking_changes_nothing(cohort, tmp_path):
     """Work that was looked at, while its run goes on or after, is taken up as if it had not been."""
     store = tmp_path / "out" / "results.zarr"
-    ended(cohort, store, "loco")
+    ended(cohort, store, "loco", whiten=True)
     told = CliRunner().invoke(cli.main, ["info", str(tmp_path / "out")])
     assert told.exit_code == 0, told.output
     state = dasklmm.open_results(tmp_path / "out", allow_incomplete=True).attrs["incomplete"]
-    assert told.output.startswith(f"incomplete results of height\n  done: {state['blocks_done']} of ")
+    first, options, whitened, done, *_ = told.output.splitlines()
+    assert first == "incomplete results of height"
+    assert options == "  test lrt, kinship rrm, loco True, precision single"
+    assert whitened.startswith("  whitened: ")
+    assert done.startswith(f"  done: {state['blocks_done']} of ")
     ds, y = cohort
     seen = []
 
@@ -113,11 +117,11 @@ def test_looking_changes_nothing(cohort, tmp_path):
         if stage == "test" and done > state["blocks_done"]:
             seen.append(dasklmm.open_results(tmp_path / "out", allow_incomplete=True).attrs["incomplete"])
 
-    got = dasklmm.gwas(ds, y["height"], loco=True, store=store, progress=look)
+    got = dasklmm.gwas(ds, y["height"], loco=True, whiten=True, store=store, progress=look)
     assert len(seen) > 1
     assert [s["blocks_done"] for s in seen] == sorted(s["blocks_done"] for s in seen)
     assert got.attrs["resumed"]["test"]["kept"] == state["blocks_done"]
-    want = ended(cohort, None, "loco")
+    want = ended(cohort, None, "loco", whiten=True)
     xr.testing.assert_equal(got, want)
     assert dasklmm.open_results(store, allow_incomplete=True).identical(dasklmm.open_results(store))
 
