@@ -14,6 +14,9 @@ from typing import Any
 from dasklmm.errors import DaskLMMError, GenotypeFormatError, GenotypeReadError, StoreError
 from dasklmm.store.places import clear, is_local, remove, writing
 
+# Characters of two values of an option that a refusal shows; a digest has 64.
+_SHORT = 60
+
 
 @contextmanager
 def published(path: str) -> Iterator[str]:
@@ -85,8 +88,11 @@ def _tidy(path: str, ending: str) -> None:
 
 
 def differing(kept: dict[str, Any], inputs: dict[str, Any]) -> list[str]:
-    """Names under which two descriptions of inputs differ."""
-    return [k for k in inputs if kept.get(k) != inputs[k]]
+    """Names under which two descriptions of inputs differ, with both values where they are short (no digests)."""
+    names = [k for k in inputs if kept.get(k) != inputs[k]]
+    both = {k: (repr(kept[k]), repr(inputs[k])) for k in names if k in kept}
+    short = {k: f"{k} ({old} there, {new} now)" for k, (old, new) in both.items() if len(old + new) <= _SHORT}
+    return [short.get(k, k) for k in names]
 
 
 @contextmanager
