@@ -299,8 +299,6 @@ def prepared(
         )
     if not truncated and not (given and all(isinstance(pairs, xr.Dataset) for pairs in given)):
         budget.check_eigendecomposition(largest)
-    if whiten:
-        budget.check_whitening(largest)
     if truncated and rank is not None:
         budget.check_leading_pairs(largest, min(largest, rank + OVERSAMPLING))
     rows = schema.dosage_rows(ds)
@@ -328,6 +326,7 @@ def prepared(
     low_rank = any(r < cohort.y.size for r, cohort in zip(ranks, first, strict=True))
     if whiten:
         check_whitening(cohorts, low_rank)
+        budget.check_whitening(largest)
     shape = budget.Shape(
         rows.shape[1],
         largest,
