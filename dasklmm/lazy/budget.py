@@ -300,6 +300,14 @@ class Shape:
         return rows, streamed
 
 
+def _check_free(needed: int, what: str, remedy: str) -> None:
+    free = available_memory()
+    if needed > free:
+        raise MemoryBudgetError(
+            f"{what}: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free. {remedy}"
+        )
+
+
 def check_results(variants: int, phenotypes: int, columns: int) -> None:
     """Refuse results that this process has no room for.
 
@@ -308,22 +316,16 @@ def check_results(variants: int, phenotypes: int, columns: int) -> None:
     MemoryBudgetError
     """
     # the columns, their copy as a Dataset, and the texts of the status
-    needed, free = variants * phenotypes * (2 * 8 * columns + 100), available_memory()
-    if needed > free:
-        raise MemoryBudgetError(
-            f"the results of {variants:,} variants and {phenotypes:,} phenotypes need {needed / 1e9:.1f} GB here, "
-            f"and {free / 1e9:.1f} GB are free. Scan fewer phenotypes at a time (phenotype=[…])."
-        )
+    _check_free(
+        variants * phenotypes * (2 * 8 * columns + 100),
+        f"the results of {variants:,} variants and {phenotypes:,} phenotypes here",
+        "Scan fewer phenotypes at a time (phenotype=[…]).",
+    )
 
 
 def decomposition_bytes(n: int) -> int:
     """Bytes of an eigendecomposition of n samples: K, its copy, the vectors and the workspace."""
     return (5 if in_numpy(n) else 4) * 8 * n * n
-
-
-def whitening_bytes(n: int) -> int:
-    """Bytes of a triangular factor of n samples beside their eigenvectors (measured: 3.14 matrices)."""
-    return 26 * n * n
 
 
 def rotation_bytes(n: int) -> int:
@@ -349,14 +351,13 @@ def check_matrices(n: int, matrices: int, groups: int) -> None:
     ------
     MemoryBudgetError
     """
-    needed = (matrices + groups) * 8 * n * n + decomposition_bytes(n)
-    free = available_memory()
-    if needed > free:
-        raise MemoryBudgetError(
-            f"{matrices} matrices of {n:,} samples, P of {groups} group{'s' if groups > 1 else ''} of phenotypes "
-            f"and a decomposition need {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free. Give store=, "
-            "where matrices that are computed are then kept, or scan fewer phenotypes at a time (phenotype=[…])."
-        )
+    _check_free(
+        (matrices + groups) * 8 * n * n + decomposition_bytes(n),
+        f"{matrices} matrices of {n:,} samples, P of {groups} group{'s' if groups > 1 else ''} of phenotypes and "
+        "a decomposition",
+        "Give store=, where matrices that are computed are then kept, or scan fewer phenotypes at a time "
+        "(phenotype=[…]).",
+    )
 
 
 def krylov_bytes(n: int, columns: int) -> int:
@@ -375,13 +376,11 @@ def check_leading_pairs(n: int, columns: int) -> None:
     ------
     MemoryBudgetError
     """
-    needed, free = krylov_bytes(n, columns), available_memory()
-    if needed > free:
-        raise MemoryBudgetError(
-            f"the leading pairs of {n:,} samples with {columns:,} vectors a block need {needed / 1e9:.1f} GB "
-            f"where they are asked for, and {free / 1e9:.1f} GB are free. Give a lower rank, or ask from a "
-            "machine with more memory."
-        )
+    _check_free(
+        krylov_bytes(n, columns),
+        f"the leading pairs of {n:,} samples with {columns:,} vectors a block, where they are asked for",
+        "Give a lower rank, or ask from a machine with more memory.",
+    )
 
 
 def check_whitening(n: int) -> None:
@@ -392,12 +391,12 @@ def check_whitening(n: int) -> None:
     MemoryBudgetError
         With what is needed and what there is.
     """
-    needed, free = whitening_bytes(n), available_memory()
-    if needed > free:
-        raise MemoryBudgetError(
-            f"to whiten {n:,} samples needs about {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free. Scan "
-            "with whiten=False (without --whiten), which needs no such matrices, or on a machine with more memory."
-        )
+    _check_free(
+        # measured beside the eigenvectors: 3.14 matrices
+        26 * n * n,
+        f"the triangular factor of {n:,} samples",
+        "Scan with whiten=False (without --whiten), which has none, or on a machine with more memory.",
+    )
 
 
 def check_eigendecomposition(n: int) -> None:
@@ -408,10 +407,9 @@ def check_eigendecomposition(n: int) -> None:
     MemoryBudgetError
         With what is needed and what there is.
     """
-    needed, free = decomposition_bytes(n), available_memory()
-    if needed > free:
-        raise MemoryBudgetError(
-            f"an eigendecomposition of {n:,} samples needs about {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB "
-            "are free. Use a machine with more memory, or the leading pairs alone: --rank R --truncated, from "
-            "Python gwas(…, rank=…, truncated=True) or eigendecompose(genotypes, rank=…)."
-        )
+    _check_free(
+        decomposition_bytes(n),
+        f"an eigendecomposition of {n:,} samples",
+        "Use a machine with more memory, or the leading pairs alone: --rank R --truncated, from Python "
+        "gwas(…, rank=…, truncated=True) or eigendecompose(genotypes, rank=…).",
+    )
