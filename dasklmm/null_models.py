@@ -63,10 +63,10 @@ def _data(table: np.ndarray, t: int, cohort: Cohort) -> tuple[RotatedData, Calla
     return design.orthogonal(given)
 
 
-def tested_variance_ratio(table: np.ndarray, cohort: Cohort, options: dict[str, Any]) -> float:
+def tested_variance_ratio(table: np.ndarray, cohort: Cohort, test: alternatives.Test) -> float:
     """Logarithm of the variance ratio at which the only phenotype of a table is tested."""
     data, _ = _data(table, 0, cohort)
-    criterion: reml.Criterion = "ml" if options["test"] == "score" else "reml"  # as `tested` of fitted_null
+    criterion: reml.Criterion = "ml" if test == "score" else "reml"  # as `tested` of fitted_null
     return reml.fit_null(data, criterion=criterion, on_boundary="clamp").log_gamma
 
 

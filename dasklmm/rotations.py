@@ -10,15 +10,27 @@ from typing import Any
 import numpy as np
 
 from dasklmm.cohort import Cohort
-from dasklmm.errors import DaskLMMError, MemoryBudgetError, StoreError
+from dasklmm.errors import (
+    CovariateError,
+    DaskLMMError,
+    KinshipError,
+    NotFiniteError,
+    OptimisationError,
+    PhenotypeError,
+    RankError,
+)
 from dasklmm.lazy import blocks, budget, run
 from dasklmm.lazy import kinship as lazy_kinship
 from dasklmm.null_models import tested_variance_ratio
-from dasklmm.numerics import design, spectrum, whitening
+from dasklmm.numerics import alternatives, design, spectrum, whitening
 from dasklmm.numerics.genotypes import Gram
 from dasklmm.store import arrays
 from dasklmm.store.records import Memory, Records, damaged
 from dasklmm.store.results import fingerprint
+
+
+# Of a kinship or a null model that cannot be. A cluster, a store or genotypes that are lost are no phenotype's fault.
+NO_MODEL = (KinshipError, NotFiniteError, RankError, CovariateError, PhenotypeError, OptimisationError)
 
 
 def keep_grams(
@@ -95,12 +107,12 @@ def rounded(rotation: Rotation, dtype: Any) -> Rotation:
     return replace(rotation, p=rotation.p.astype(dtype, copy=False))
 
 
-def whitened(rotation: Rotation, cohort: Cohort, options: dict[str, Any], dtype: Any) -> Rotation:
+def whitened(rotation: Rotation, cohort: Cohort, test: alternatives.Test, dtype: Any) -> Rotation:
     """W of the only phenotype, at its null's variance ratio, in the place of its eigenvectors."""
     budget.check_whitening(cohort.y.size)
     s = rotation.table[:, 0]
     with blocks.one_blas_thread():  # as where the null model is fitted again from the table
-        log_gamma = tested_variance_ratio(rotation.table, cohort, options)
+        log_gamma = tested_variance_ratio(rotation.table, cohort, test)
     with _blas_threads(s.size):
         w = whitening.whitening(rotation.p, s, log_gamma)
     # orthogonal covariates: whitening can make what is left of one beside the others sqrt(condition) shorter
@@ -131,9 +143,7 @@ def or_why_not(decompose: Callable[..., None], *arguments: Any) -> DaskLMMError 
     """Decompose; the error of a kinship or a null model that cannot be, which ends its own phenotypes alone."""
     try:
         decompose(*arguments)
-    except (MemoryBudgetError, StoreError):
-        raise
-    except DaskLMMError as error:
+    except NO_MODEL as error:
         return error
     return None
 

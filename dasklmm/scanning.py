@@ -435,7 +435,7 @@ class Scan:
         finish = functools.partial(rounded, dtype=self._dtype_of_p(g))
         if self.options["whiten"]:
             (cohort,) = group
-            finish = functools.partial(whitened, cohort=cohort, options=self.options, dtype=self.dtype)
+            finish = functools.partial(whitened, cohort=cohort, test=self.options["test"], dtype=self.dtype)
         return unit, self._total(g), left_out, y, group[0].x, self.ranks[g], finish
 
     def _dtype_of_p(self, g: int) -> Any:

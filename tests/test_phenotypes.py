@@ -351,3 +351,20 @@ def test_a_score_test_at_the_bound_of_its_own_null_is_flagged():
 
     assert flagged(at_bound)
     assert not flagged(inside)
+
+
+@pytest.mark.parametrize("lost", [errors.ClusterError, errors.GenotypeReadError, errors.MemoryBudgetError])
+def test_what_is_lost_on_the_way_to_a_decomposition_is_no_phenotypes_fault(cohort, tables, monkeypatch, lost):
+    """It ends the run, where a kinship that cannot be ends the phenotypes whose it is."""
+
+    def fail(*arguments, **options):
+        raise error("it is gone")
+
+    monkeypatch.setattr(scanning, "leading_pairs", fail)
+    options = {"phenotype": ["t0", "t1"], "rank": 20, "truncated": True, "loco": False}
+    error = lost
+    with pytest.raises(lost, match="it is gone"):
+        dasklmm.gwas(cohort, *tables, **options)
+    error = errors.KinshipError
+    got = dasklmm.gwas(cohort, *tables, **options)
+    assert set(got["status"].values.ravel()) == {"no_null_model"}
