@@ -28,8 +28,7 @@ from dasklmm.store import arrays
 from dasklmm.store.records import Memory, Records, damaged
 from dasklmm.store.results import fingerprint
 
-
-# Of a kinship or a null model that cannot be. A cluster, a store or genotypes that are lost are no phenotype's fault.
+# Of a kinship or a null model that cannot be: a cluster, a store or genotypes that are lost are of no phenotype.
 NO_MODEL = (KinshipError, NotFiniteError, RankError, CovariateError, PhenotypeError, OptimisationError)
 
 
